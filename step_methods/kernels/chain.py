@@ -1,0 +1,73 @@
+"""One draw of a chain: from the old units of an RBM to new ones, their energy, and how many changed.
+
+All functions here take the same arguments, so that a step method chooses one of them when it is built. The
+units are arrays of zeros and ones of any integer type; a draw is written into arrays of its own, since the old
+ones belong to the caller.
+"""
+
+from numba import njit
+
+from step_methods.kernels._jit import kernel
+from step_methods.kernels.rbm import energy, free_energy, sweep, update_hidden, update_visible
+
+__all__ = ["draw_hidden", "draw_joint", "draw_marginal", "draw_visible"]
+
+
+@njit
+def _count_changes(old, new):
+    n_changed = 0
+    for i in range(new.size):
+        n_changed += old[i] != new[i]
+    return n_changed
+
+
+@kernel
+def draw_joint(rbm, v_old, v, h_old, h, n_sweeps, stream):
+    """Draw both layers.
+
+    Parameters
+    ----------
+    rbm : tuple
+        From `step_methods.kernels.rbm.prepare`.
+    v_old, h_old : ndarray of int, shapes (n_visible,) and (n_hidden,)
+        The current state.
+    v, h : ndarray of int, same shapes
+        Become the draw.
+    n_sweeps : int
+        Sweeps from the current state to the draw.
+    stream : ndarray
+        From `step_methods.kernels.random.seed_stream`; advanced in place.
+
+    Returns
+    -------
+    energy : float
+        E(v, h) of the draw.
+    n_changed : int
+        Number of units in which the draw differs from the current state.
+    """
+    v[:] = v_old
+    h[:] = h_old
+    sweep(rbm, v, h, n_sweeps, stream)
+    return energy(rbm, v, h), _count_changes(v_old, v) + _count_changes(h_old, h)
+
+
+@kernel
+def draw_marginal(rbm, v_old, v, h_old, h, n_sweeps, stream):
+    """Draw the visible layer, the hidden one summed out: `h` is scratch, and the energy is the free energy F(v)."""
+    v[:] = v_old
+    sweep(rbm, v, h, n_sweeps, stream)
+    return free_energy(rbm, v), _count_changes(v_old, v)
+
+
+@kernel
+def draw_visible(rbm, v_old, v, h_old, h, n_sweeps, stream):
+    """Draw the visible layer given the hidden one: exact at once, so `n_sweeps` is not used."""
+    update_visible(rbm, v, h_old, stream)
+    return energy(rbm, v, h_old), _count_changes(v_old, v)
+
+
+@kernel
+def draw_hidden(rbm, v_old, v, h_old, h, n_sweeps, stream):
+    """Draw the hidden layer given the visible one: exact at once, so `n_sweeps` is not used."""
+    update_hidden(rbm, v_old, h, stream)
+    return energy(rbm, v_old, h), _count_changes(h_old, h)
