@@ -1,0 +1,25 @@
+"""Step methods for PyMC that sample networks of binary units.
+
+Importing the package makes them known to PyMC: a bare ``pymc.sample()`` then picks them for the
+variables they are meant for.
+"""
+
+import pymc.step_methods
+
+from step_methods.block_gibbs import BlockGibbs
+
+__all__ = ["BlockGibbs"]
+
+
+def _register() -> None:
+    """Put the step methods ahead of PyMC's own, where they win ties.
+
+    PyMC's sampler holds a reference to this very list, so it is changed in place.
+    """
+    registered = pymc.step_methods.STEP_METHODS
+    for step_method in (BlockGibbs,):
+        if step_method not in registered:
+            registered.insert(0, step_method)
+
+
+_register()
