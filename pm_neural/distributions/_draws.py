@@ -1,0 +1,118 @@
+"""Independent draws from an RBM and its layers; compiled, without PyTensor."""
+
+import numpy as np
+from numba import njit
+
+__all__ = ["MAX_EXACT_UNITS", "draw_hidden", "draw_visible"]
+
+MAX_EXACT_UNITS = 12
+
+
+@njit(cache=True)
+def _sigmoid(x):
+    if x >= 0:
+        return 1 / (1 + np.exp(-x))
+    small = np.exp(x)
+    return small / (1 + small)
+
+
+@njit(cache=True)
+def _softplus(x):
+    return max(x, 0.0) + np.log1p(np.exp(-abs(x)))
+
+
+@njit(cache=True)
+def _draw_units(rng, biases, couplings, sources, out):
+    """Draw each unit with probability sigmoid(bias + the couplings of the sources that are on)."""
+    for i in range(biases.size):
+        field = biases[i]
+        for j in range(sources.size):
+            if sources[j]:
+                field += couplings[i, j]
+        out[i] = 1 if rng.random() < _sigmoid(field) else 0
+
+
+@njit(cache=True)
+def _draw_layer_exactly(rng, couplings, own_biases, other_biases):
+    """Draw a layer from its marginal, by enumeration; couplings (n_own, n_other)."""
+    n_own, n_other = couplings.shape
+    n_states = 1 << n_own
+    fields = other_biases.astype(np.float64)
+    log_weights = np.empty(n_states)
+    own_weight = 0.0
+    state = 0
+    for step in range(n_states):
+        if step:  # Gray code: one unit changes from state to state
+            flipped = 0
+            while not (step >> flipped) & 1:
+                flipped += 1
+            sign = -1.0 if (state >> flipped) & 1 else 1.0
+            state ^= 1 << flipped
+            own_weight += sign * own_biases[flipped]
+            for j in range(n_other):
+                fields[j] += sign * couplings[flipped, j]
+        log_weights[state] = own_weight
+        for j in range(n_other):
+            log_weights[state] += _softplus(fields[j])
+    cumulative = np.cumsum(np.exp(log_weights - log_weights.max()))
+    picked = np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")
+    layer = np.empty(n_own, np.int64)
+    for i in range(n_own):
+        layer[i] = (picked >> i) & 1
+    return layer
+
+
+@njit(cache=True)
+def draw_visible(rng, W, a, b, n_sweeps):
+    """Draw the visible units of an RBM.
+
+    Exact, by enumeration, if the smaller layer has at most 12 units. Otherwise approximate: the end of `n_sweeps`
+    sweeps of block Gibbs sampling from a start where each visible unit is 0 or 1 with equal probability.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    W : ndarray, shape (n_visible, n_hidden)
+    a : ndarray, shape (n_visible,)
+    b : ndarray, shape (n_hidden,)
+    n_sweeps : int
+
+    Returns
+    -------
+    ndarray of int64, shape (n_visible,)
+    """
+    n_visible, n_hidden = W.shape
+    visible = np.empty(n_visible, np.int64)
+    if n_visible <= min(n_hidden, MAX_EXACT_UNITS):
+        return _draw_layer_exactly(rng, W, a, b)
+    if n_hidden <= MAX_EXACT_UNITS:
+        _draw_units(rng, a, W, _draw_layer_exactly(rng, W.T, b, a), visible)
+        return visible
+    hidden = np.empty(n_hidden, np.int64)
+    to_hidden = np.ascontiguousarray(W.T)
+    for i in range(n_visible):
+        visible[i] = 1 if rng.random() < 0.5 else 0
+    for _ in range(n_sweeps):
+        _draw_units(rng, b, to_hidden, visible, hidden)
+        _draw_units(rng, a, W, hidden, visible)
+    return visible
+
+
+@njit(cache=True)
+def draw_hidden(rng, v, W, b):
+    """Draw the hidden units of an RBM given its visible units, exactly.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    v : ndarray, shape (n_visible,)
+    W : ndarray, shape (n_visible, n_hidden)
+    b : ndarray, shape (n_hidden,)
+
+    Returns
+    -------
+    ndarray of int64, shape (n_hidden,)
+    """
+    hidden = np.empty(b.size, np.int64)
+    _draw_units(rng, b, W.T, v, hidden)
+    return hidden

@@ -1,0 +1,70 @@
+"""What `import pm_neural` loads, and which way the imports point."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pm_neural
+import step_methods
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_importing_the_package_does_not_load_torch():
+    assert run("import sys, pm_neural; print(sorted({'torch', 'norse'} & set(sys.modules)))") == "[]"
+
+
+def test_training_is_loaded_on_first_use():
+    pytest.importorskip("torch")
+    code = "import sys, pm_neural; pm_neural.training; print('torch' in sys.modules)"
+    assert run(code) == "True"
+
+
+def test_training_without_torch_names_the_extra():
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import pm_neural\n"
+        "try: pm_neural.training\n"
+        "except ImportError as error: print(error)"
+    )
+    assert "pm-neural[torch]" in run(code)
+
+
+def test_unknown_names_are_no_attributes():
+    with pytest.raises(AttributeError, match="no attribute 'trainig'"):
+        pm_neural.trainig  # noqa: B018
+    assert {"BernoulliRBM", "training"} <= set(dir(pm_neural))
+
+
+def imports_of(package):
+    for path in Path(package.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                yield from ((path, alias.name) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                yield path, node.module
+
+
+@pytest.mark.parametrize(
+    ("package", "folder", "forbidden"),
+    [
+        (step_methods, "", ("pm_neural", "torch", "norse")),
+        (step_methods, "kernels", ("pymc", "pytensor", "arviz")),
+        (pm_neural, "distributions", ("torch", "norse")),
+        (pm_neural, "diagnostics", ("torch", "norse")),
+        (pm_neural, "training", ("pymc", "pytensor")),
+    ],
+)
+def test_arrows_point_one_way(package, folder, forbidden):
+    root = Path(package.__file__).parent / folder
+    wrong = [
+        (path.name, name)
+        for path, name in imports_of(package)
+        if path.is_relative_to(root) and name.split(".")[0] in forbidden
+    ]
+    assert not wrong
