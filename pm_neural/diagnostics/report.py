@@ -1,0 +1,219 @@
+"""A report on chains of binary units: what the R-hat and ESS of single units do not say."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from textwrap import fill
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+__all__ = ["Report", "report"]
+
+_SAMPLE_DIMS = ["chain", "draw"]
+_LABELS_SHOWN = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """Diagnostics of a set of chains; `print` shows them in short.
+
+    Units are named as in the rows of `summary`, so that ``summary.loc[frozen_units["v"]]`` works.
+
+    Attributes
+    ----------
+    summary : pandas.DataFrame
+        What ``arviz.summary`` says of each unit.
+    overview : pandas.DataFrame
+        One row for each variable: its number of units, the worst R-hat and the smallest bulk and
+        tail ESS of the units that changed, and the bulk ESS of the total activity, the sum of the
+        units. NaN where there is no such thing: no unit changed, too few draws, and no activity of
+        a scalar or a continuous variable.
+    frozen_units : dict of str to list of str
+        Units with one and the same value in all draws of all chains.
+    stuck_units : dict of str to list of str
+        Units that never changed within at least one chain, but take other values elsewhere.
+    n_clamped : dict of str to int
+        Number of units held at observed values, of the variables where some were observed.
+    ess_energy : dict of str to float
+        Bulk ESS of the energy, one entry for each step method that recorded it.
+    n_chains, n_draws : int
+        Number of chains, and of draws in each.
+    """
+
+    summary: pd.DataFrame = field(repr=False)
+    overview: pd.DataFrame
+    frozen_units: dict[str, list[str]]
+    stuck_units: dict[str, list[str]]
+    n_clamped: dict[str, int]
+    ess_energy: dict[str, float]
+    n_chains: int
+    n_draws: int
+
+    def __str__(self) -> str:
+        overview = self.overview.to_string(float_format="{:.4g}".format)
+        lines = [f"{self.n_chains} chains of {self.n_draws} draws", "", overview, ""]
+        lines += [f"ESS of {name}: {ess:.0f}" for name, ess in self.ess_energy.items()]
+        lines += [
+            f"{name}: {count} clamped units, which never change by design" for name, count in self.n_clamped.items()
+        ]
+        lines += self._sentences(self.frozen_units, "never changed, so that R-hat is silent on them")
+        lines += self._sentences(self.stuck_units, "did not change in at least one chain")
+        return "\n".join(lines).rstrip()
+
+    def _sentences(self, units: dict[str, list[str]], what: str) -> list[str]:
+        sentences = []
+        for name, labels in units.items():
+            if labels:
+                ellipsis = ["…"] if len(labels) > _LABELS_SHOWN else []
+                shown = " ".join(labels[:_LABELS_SHOWN] + ellipsis)
+                count = f"{len(labels)} of {self.overview.loc[name, 'units']} units"
+                sentence = f"{name}: {count} {what}: {shown}"
+                sentences.append(fill(sentence, width=100, subsequent_indent="    "))
+        return sentences
+
+
+def report(idata: xr.DataTree, var_names: str | Sequence[str] | None = None) -> Report:
+    """Summarize chains, and name the units that never changed.
+
+    A unit that never changes has no R-hat and the full ESS, so that the usual checks pass it in
+    silence. That may be right, where its probability is close to 0 or 1, or a sign that the chains
+    are stuck. And a network may be slow as a whole while each of its units seems well mixed: that
+    shows in the ESS of the energy and of the total activity.
+
+    Parameters
+    ----------
+    idata : xarray.DataTree
+        With a group ``posterior`` of dims chain and draw, as from ``pm.sample``. The energy is read
+        from ``sample_stats``, where there is one.
+    var_names : str or sequence of str, optional
+        Variables to report on, all of them by default.
+
+    Returns
+    -------
+    Report
+        Of a variable ``v`` that was partly observed, the posterior has the free units alone as
+        ``v_unobserved``, too: those are looked at instead of ``v``, and the others are counted in
+        `n_clamped`. Without it nothing tells a clamped unit from a frozen one.
+
+    Raises
+    ------
+    TypeError
+        If `idata` is not a DataTree.
+    ValueError
+        If it has no posterior with chains and draws, or a variable is not in it.
+    """
+    # Like PyMC, we load ArviZ when it is needed; it takes longer than all the rest.
+    from arviz_stats import summary
+
+    posterior = _read_posterior(idata)
+    names = _read_names(var_names, posterior)
+    # A variable and its free units hold the same draws: look at the free units, once.
+    looked_at = list(dict.fromkeys(_free_units(name, posterior) for name in names))
+    n_clamped = {
+        name: posterior[name][0, 0].size - posterior[_free_units(name, posterior)][0, 0].size
+        for name in names
+        if _free_units(name, posterior) != name
+    }
+
+    draws = posterior[looked_at]
+    frozen = draws.min(_SAMPLE_DIMS) == draws.max(_SAMPLE_DIMS)
+    stuck = (draws.min("draw") == draws.max("draw")).any("chain") & ~frozen
+    with _quiet():
+        return Report(
+            summary=summary(posterior[names]),
+            overview=_overview(draws, frozen),
+            frozen_units={name: _labels(frozen[[name]]) for name in looked_at},
+            stuck_units={name: _labels(stuck[[name]]) for name in looked_at},
+            n_clamped=n_clamped,
+            ess_energy=_ess_energy(idata),
+            n_chains=draws.sizes["chain"],
+            n_draws=draws.sizes["draw"],
+        )
+
+
+def _read_posterior(idata: xr.DataTree) -> xr.Dataset:
+    if not isinstance(idata, xr.DataTree):
+        raise TypeError(f"idata must be an xarray.DataTree, got {type(idata).__name__}")
+    if "posterior" not in idata.children:
+        raise ValueError(f"idata must have a group 'posterior', got the groups {sorted(idata.children)}")
+    posterior = idata["posterior"].to_dataset()
+    for name, draws in posterior.items():
+        if not set(_SAMPLE_DIMS) <= set(draws.dims):
+            raise ValueError(f"idata.posterior[{name!r}] must have the dims chain and draw, got {draws.dims}")
+        if draws.dtype == bool:  # which ArviZ cannot subtract
+            posterior[name] = draws.astype(np.int64)
+    return posterior.transpose(*_SAMPLE_DIMS, ...)
+
+
+def _read_names(var_names: str | Sequence[str] | None, posterior: xr.Dataset) -> list[str]:
+    if var_names is None:
+        return [str(name) for name in posterior.data_vars]
+    names = [var_names] if isinstance(var_names, str) else list(var_names)
+    for name in names:
+        if name not in posterior.data_vars:
+            raise ValueError(
+                f"var_names must name variables of the posterior, {list(posterior.data_vars)}, got {name!r}"
+            )
+    return names
+
+
+def _free_units(name: str, posterior: xr.Dataset) -> str:
+    """Name the variable with the free units of `name`, itself if none were observed."""
+    free = f"{name}_unobserved"
+    return free if free in posterior else name
+
+
+def _quiet() -> warnings.catch_warnings:
+    """Silence ArviZ where it divides by the variance of a constant."""
+    return warnings.catch_warnings(action="ignore", category=RuntimeWarning)
+
+
+def _overview(draws: xr.Dataset, frozen: xr.Dataset) -> pd.DataFrame:
+    from arviz_stats import ess, rhat
+
+    bulk, tail = (ess(draws, method=method).where(~frozen) for method in ("bulk", "tail"))
+    r_hat = rhat(draws).where(~frozen)
+    rows = {
+        name: {
+            "units": frozen[name].size,
+            "max r_hat": float(r_hat[name].max()),
+            "min ess_bulk": float(bulk[name].min()),
+            "min ess_tail": float(tail[name].min()),
+            "ess activity": _ess_activity(draws[name]),
+        }
+        for name in draws.data_vars
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _ess_activity(draws: xr.DataArray) -> float:
+    from arviz_stats import ess
+
+    units = [dim for dim in draws.dims if dim not in _SAMPLE_DIMS]
+    if not units or draws.dtype.kind not in "iu":
+        return np.nan
+    activity = draws.sum(units)
+    return float(ess(activity)) if activity.min() < activity.max() else np.nan
+
+
+def _ess_energy(idata: xr.DataTree) -> dict[str, float]:
+    from arviz_base import dataset_to_dataframe
+    from arviz_stats import ess
+
+    if "sample_stats" not in idata.children or "energy" not in idata["sample_stats"]:
+        return {}
+    energy = idata["sample_stats"].to_dataset()[["energy"]]
+    table = dataset_to_dataframe(ess(energy).expand_dims("statistic"), sample_dims=["statistic"])
+    return {str(label): float(value) for label, value in table.iloc[0].items()}
+
+
+def _labels(flags: xr.Dataset) -> list[str]:
+    """Name the units that are flagged as ArviZ names them."""
+    from arviz_base import dataset_to_dataframe
+
+    table = dataset_to_dataframe(flags.expand_dims("flag"), sample_dims=["flag"])
+    return [str(label) for label, flagged in table.iloc[0].items() if flagged]

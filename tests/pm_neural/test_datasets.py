@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits as load_sklearn_digits
+
+from pm_neural.datasets import load_digits
+
+
+def test_digits_are_zeros_and_ones_with_labels_and_a_picture_shape():
+    digits = load_digits()
+    assert digits.train.shape == (1438, 64)
+    assert digits.test.shape == (359, 64)
+    assert digits.train.dtype == digits.test.dtype == np.int64
+    assert set(np.unique(digits.train)) == set(np.unique(digits.test)) == {0, 1}
+    assert digits.train_labels.shape == (1438,)
+    assert digits.test_labels.shape == (359,)
+    assert set(digits.test_labels) == set(range(10))
+    assert digits.test[0].reshape(digits.image_shape).shape == (8, 8)
+
+
+def test_split_is_the_documented_permutation():
+    images, labels = load_sklearn_digits(return_X_y=True)
+    order = np.random.RandomState(0).permutation(1797)
+    digits = load_digits(binarize=None)
+    np.testing.assert_array_equal(digits.test, images[order[:359]])
+    np.testing.assert_array_equal(digits.train, images[order[359:]])
+    np.testing.assert_array_equal(digits.test_labels, labels[order[:359]])
+    np.testing.assert_array_equal(digits.train_labels, labels[order[359:]])
+
+
+@pytest.mark.parametrize("threshold", [0.5, 7, 16, np.float64(3)])
+def test_a_pixel_at_the_threshold_becomes_one(threshold):
+    grey, binary = load_digits(binarize=None), load_digits(binarize=threshold)
+    np.testing.assert_array_equal(binary.train, grey.train >= threshold)
+    np.testing.assert_array_equal(binary.test, grey.test >= threshold)
+
+
+def test_independent_pixels_score_the_published_log_likelihood():
+    # −25.55 nats; with "> 7" it would be −25.31, so this pins the threshold and the split.
+    digits = load_digits()
+    p = (digits.train.sum(axis=0) + 1) / (len(digits.train) + 2)
+    log_likelihood = np.where(digits.test, np.log(p), np.log1p(-p)).sum(axis=1)
+    assert log_likelihood.mean() == pytest.approx(-25.55, abs=0.005)
+
+
+def test_grey_digits_keep_their_intensities():
+    digits = load_digits(binarize=None)
+    assert digits.train.dtype == np.float64
+    assert digits.train.min() == 0
+    assert digits.train.max() == 16
+
+
+def test_validation_part_is_taken_from_the_training_set_only():
+    digits = load_digits(binarize=None)
+    split = digits.split_validation(300, random_seed=3)
+    assert len(split.test) == 300
+    assert len(split.train) == 1138
+    rows = np.column_stack([digits.train, digits.train_labels])
+    again = np.column_stack([np.vstack([split.train, split.test]), np.r_[split.train_labels, split.test_labels]])
+    assert sorted(map(tuple, rows)) == sorted(map(tuple, again))
+
+
+def test_validation_split_is_fixed_by_its_seed():
+    digits = load_digits()
+    first, same, other = (digits.split_validation(random_seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.test, same.test)
+    assert not np.array_equal(first.test, other.test)
+
+
+@pytest.mark.parametrize("size", [0, 1438, -1])
+def test_validation_split_must_leave_both_parts(size):
+    with pytest.raises(ValueError, match="n_validation must be between 1 and 1437"):
+        load_digits().split_validation(size)
+
+
+@pytest.mark.parametrize("threshold", [0, -1, 17, np.nan])
+def test_threshold_out_of_range_is_refused(threshold):
+    with pytest.raises(ValueError, match=r"binarize must be in \(0, 16\]"):
+        load_digits(binarize=threshold)
+
+
+@pytest.mark.parametrize("threshold", ["7", True, [7]])
+def test_threshold_that_is_not_a_number_is_refused(threshold):
+    with pytest.raises(TypeError, match="binarize must be a number or None"):
+        load_digits(binarize=threshold)
