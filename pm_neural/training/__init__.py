@@ -1,0 +1,20 @@
+"""Training of energy models in torch.
+
+Needs the extra ``pm-neural[torch]``. No PyMC here: `RBM.parameters_as_numpy` gives what the PyMC
+distributions take.
+"""
+
+try:
+    import safetensors  # noqa: F401
+    import torch  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"pm_neural.training needs {error.name}, which is not installed; "
+        "it comes with the extra: pip install 'pm-neural[torch]'",
+        name=error.name,
+    ) from error
+
+from pm_neural.training._early_stopping import EarlyStopping
+from pm_neural.training.rbm import RBM
+
+__all__ = ["RBM", "EarlyStopping"]

@@ -1,0 +1,74 @@
+"""Block Gibbs chains of an RBM whose parameters stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from pm_neural.training._backend import TorchBackend
+from pm_neural.training._layers import BernoulliLayers
+from step_methods.kernels.random import seed_stream
+from step_methods.kernels.rbm import prepare, sweep_chains
+
+
+class Chains(Protocol):
+    """Many chains at once."""
+
+    v: torch.Tensor
+    """Present visible states, (n_chains, n_visible)."""
+    h: torch.Tensor
+    """The hidden states that they were drawn from, (n_chains, n_hidden)."""
+
+    def sweep(self, n_sweeps: int) -> None:
+        """Draw h given v, then v given h, `n_sweeps` times, in place."""
+
+
+class CPUChains:
+    """Units are bits and fields sums of rows of W: the kernel of `step_methods.BlockGibbs`.
+
+    Several times as fast as matrix products, even for many chains; but it has to arrange the
+    parameters first, so it is not for training.
+    """
+
+    def __init__(self, parameters: Sequence[torch.Tensor], start: np.ndarray, rng: np.random.Generator) -> None:
+        W, a, b = (p.detach().numpy() for p in parameters)
+        self._rbm = prepare(W, a, b)
+        self._stream = seed_stream(rng)
+        self._v = np.array(start, dtype=np.int8, order="C")
+        self._h = np.zeros((len(start), len(b)), dtype=np.int8)
+        self.v, self.h = torch.from_numpy(self._v), torch.from_numpy(self._h)
+
+    def sweep(self, n_sweeps: int) -> None:
+        sweep_chains(self._rbm, self._v, self._h, n_sweeps, self._stream)
+
+
+class DeviceChains:
+    """Matrix products and torch's random numbers, on any device."""
+
+    def __init__(self, parameters: Sequence[torch.Tensor], start: np.ndarray, rng: np.random.Generator) -> None:
+        W, a, b = (p.detach() for p in parameters)
+        backend = TorchBackend(W.dtype, rng, W.device)
+        self._layers = BernoulliLayers(backend, W, a, b)
+        self.v = backend.array(start.astype(np.float32))
+        self.h = backend.empty(len(start), len(b))
+
+    def sweep(self, n_sweeps: int) -> None:
+        for _ in range(n_sweeps):
+            self._layers.sample_hidden(self.v, out=self.h)
+            self._layers.sample_visible(self.h, out=self.v)
+
+
+def start_chains(parameters: Sequence[torch.Tensor], start: np.ndarray, rng: np.random.Generator) -> Chains:
+    """Start chains where the parameters (W, a, b) are.
+
+    Parameters
+    ----------
+    parameters : tensors, (n_visible, n_hidden), (n_visible,), (n_hidden,)
+    start : array of 0 and 1, (n_chains, n_visible)
+    rng : numpy.random.Generator
+    """
+    on_cpu = parameters[0].device.type == "cpu"
+    return (CPUChains if on_cpu else DeviceChains)(parameters, start, rng)

@@ -1,0 +1,101 @@
+"""Checkpoints: one safetensors file whose header carries the rest of the state as JSON.
+
+A training state is a nested structure of dicts and lists with arrays, numbers, strings, booleans
+and None at its leaves. Arrays become the tensors of the file, everything else JSON in the file's
+metadata, so both belong together by construction. The file is written beside its destination and
+then renamed: whoever reads it, also after a kill -9 or a power cut, sees the previous checkpoint or
+the new one, whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+FORMAT_VERSION = 1
+_METADATA_KEY = "pm_neural"
+_TENSOR_KEY = "__tensor__"
+
+
+def save_checkpoint(path: str | os.PathLike[str], *, kind: str, state: Any) -> None:
+    """Write a checkpoint, atomically.
+
+    Parameters
+    ----------
+    path : path-like
+        A checkpoint that is there already is replaced.
+    kind : str
+        What the state belongs to, such as ``"RBM"``.
+    state : nested dicts and lists of arrays, tensors and JSON values
+    """
+    path = Path(path)
+    tensors: dict[str, np.ndarray] = {}
+    document = {"version": FORMAT_VERSION, "kind": kind, "state": _split(state, "state", tensors)}
+    content = save(tensors, metadata={_METADATA_KEY: json.dumps(document)})
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load_checkpoint(path: str | os.PathLike[str], *, kind: str) -> Any:
+    """Read what `save_checkpoint` wrote; tensors come back as NumPy arrays.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        The file is cut short or no checkpoint, or of another version or kind.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no checkpoint at {os.fspath(path)!r}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        document = json.loads(metadata[_METADATA_KEY])
+        found = document["version"], document["kind"]
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{os.fspath(path)!r} is cut short, damaged, or no checkpoint of pm_neural: {error}"
+        ) from error
+    if found != (FORMAT_VERSION, kind):
+        raise ValueError(
+            f"checkpoint {os.fspath(path)!r} is of version {found[0]} and holds a {found[1]}; "
+            f"expected version {FORMAT_VERSION} and a {kind}"
+        )
+    return _join(document["state"], tensors)
+
+
+def _split(value: Any, name: str, tensors: dict[str, np.ndarray]) -> Any:
+    """Move the arrays in `value` to `tensors`, and leave their names in their places."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ndarray):
+        tensors[name] = np.ascontiguousarray(value)
+        return {_TENSOR_KEY: name}
+    if isinstance(value, dict):
+        return {key: _split(item, f"{name}.{key}", tensors) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_split(item, f"{name}.{i}", tensors) for i, item in enumerate(value)]
+    return value
+
+
+def _join(value: Any, tensors: dict[str, np.ndarray]) -> Any:
+    if isinstance(value, dict):
+        if _TENSOR_KEY in value:
+            return tensors[value[_TENSOR_KEY]]
+        return {key: _join(item, tensors) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_join(item, tensors) for item in value]
+    return value

@@ -1,0 +1,64 @@
+"""Checks of arguments, before any work starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+
+def check_binary(X: ArrayLike | torch.Tensor, name: str, n_columns: int) -> np.ndarray:
+    """Return `X` as a NumPy array of zeros and ones, (n_rows, n_columns) with at least one row.
+
+    Raises
+    ------
+    TypeError
+        `X` is not numeric.
+    ValueError
+        `X` has another shape or other values, NaN included, or masked ones.
+    """
+    if np.ma.isMaskedArray(X):
+        raise ValueError(f"{name} must be complete; got a masked array")
+    values = X.detach().cpu().numpy() if isinstance(X, torch.Tensor) else np.asarray(X)
+    if values.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must be an array of numbers 0 and 1; got dtype {values.dtype}")
+    if values.ndim != 2 or values.shape[1] != n_columns or not len(values):
+        raise ValueError(f"{name} must have shape (n, {n_columns}) with n >= 1; got shape {values.shape}")
+    wrong = (values != 0) & (values != 1)
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise ValueError(f"{name} must hold only 0 and 1; got {values[row, column]} in row {row}, column {column}")
+    return values
+
+
+def check_parameters(parameters: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Return the values of `parameters`, which must be finite, and float32 or float64."""
+    for name, parameter in parameters.items():
+        if parameter.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"{name} must be float32 or float64; got {parameter.dtype}")
+        if not torch.isfinite(parameter).all():
+            raise ValueError(f"{name} must be finite; got NaN or infinity in it")
+    return tuple(parameters.values())
+
+
+def check_integer(value: Any, name: str, *, minimum: int) -> int:
+    """Return `value` as an int of at least `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} must be an integer; got {value!r}")
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}; got {value}")
+    return int(value)
+
+
+def check_number(value: Any, name: str, *, minimum: float, below: float = math.inf, exclusive: bool = False) -> float:
+    """Return `value` as a finite float that is at least (or above, if `exclusive`) `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f"{name} must be a number; got {value!r}")
+    if not (minimum < value < below if exclusive else minimum <= value < below):
+        left = "(" if exclusive else "["
+        raise ValueError(f"{name} must be in {left}{minimum}, {below}); got {value}")
+    return float(value)

@@ -1,0 +1,518 @@
+"""The binary restricted Boltzmann machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pm_neural.training._backend import Backend, backend_for
+from pm_neural.training._chains import start_chains
+from pm_neural.training._checkpoint import load_checkpoint
+from pm_neural.training._checks import check_binary, check_integer, check_parameters
+from pm_neural.training._early_stopping import EarlyStopping
+from pm_neural.training._gradient import LikelihoodGradient
+from pm_neural.training._layers import BernoulliLayers
+from pm_neural.training._loop import train
+from pm_neural.training._minibatch import Minibatches
+from pm_neural.training._negative_phase import make_negative_phase
+from pm_neural.training._optimizer import OptimizerFactory, make_ascent
+from pm_neural.training._rbm_learner import RBMLearner
+from pm_neural.training._schedule import SCHEDULES
+from pm_neural.training._threads import threads_for
+
+if TYPE_CHECKING:
+    from xarray import DataTree
+
+_INITIAL_WEIGHT_SD = 0.01
+_SGD_LEARNING_RATE = 0.2
+_N_MEASUREMENTS = 100
+
+
+class RBM(nn.Module):
+    r"""Restricted Boltzmann machine with binary visible and hidden units.
+
+    .. math:: E(v, h) = -a \cdot v - b \cdot h - v^\top W h, \qquad p(v, h) = e^{-E(v, h)} / Z
+
+    A new one has all parameters at zero: fair coins. `fit` starts it from small random weights and
+    the data's log odds.
+
+    Parameters
+    ----------
+    n_visible, n_hidden : int
+        Number of units.
+    dtype : torch.dtype
+        float32 (the default) or float64.
+    device : torch.device or str, optional
+        Where the parameters live; `fit` and `sample` work there.
+
+    Attributes
+    ----------
+    W : torch.nn.Parameter, (n_visible, n_hidden)
+        Couplings.
+    a, b : torch.nn.Parameter, (n_visible,) and (n_hidden,)
+        Visible and hidden biases.
+
+    References
+    ----------
+    .. [1] Hinton (2012). A practical guide to training restricted Boltzmann machines.
+    .. [2] Fischer, Igel (2014). Training restricted Boltzmann machines: an introduction. Pattern
+       Recognition 47, 25-39.
+    """
+
+    def __init__(
+        self,
+        n_visible: int,
+        n_hidden: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        n_visible = check_integer(n_visible, "n_visible", minimum=1)
+        n_hidden = check_integer(n_hidden, "n_hidden", minimum=1)
+        if dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"dtype must be torch.float32 or torch.float64; got {dtype}")
+        self.W = nn.Parameter(torch.zeros(n_visible, n_hidden, dtype=dtype, device=device))
+        self.a = nn.Parameter(torch.zeros(n_visible, dtype=dtype, device=device))
+        self.b = nn.Parameter(torch.zeros(n_hidden, dtype=dtype, device=device))
+
+    @property
+    def n_visible(self) -> int:
+        """Number of visible units."""
+        return self.W.shape[0]
+
+    @property
+    def n_hidden(self) -> int:
+        """Number of hidden units."""
+        return self.W.shape[1]
+
+    def extra_repr(self) -> str:
+        """Describe the module, for its repr."""
+        return f"n_visible={self.n_visible}, n_hidden={self.n_hidden}"
+
+    # Energies and conditionals, differentiable, on batches of any leading shape
+
+    def energy(self, v: Tensor, h: Tensor) -> Tensor:
+        """E(v, h).
+
+        Parameters
+        ----------
+        v : Tensor, (..., n_visible)
+        h : Tensor, (..., n_hidden)
+
+        Returns
+        -------
+        Tensor, (...)
+        """
+        return -(v @ self.a) - h @ self.b - ((v @ self.W) * h).sum(-1)
+
+    def free_energy(self, v: Tensor) -> Tensor:
+        """F(v) = -log sum_h exp(-E(v, h)): minus the log-probability of v, up to log Z.
+
+        Parameters
+        ----------
+        v : Tensor, (..., n_visible)
+
+        Returns
+        -------
+        Tensor, (...)
+        """
+        return -(v @ self.a) - functional.softplus(self.b + v @ self.W).sum(-1)
+
+    forward = free_energy
+
+    def hidden_probabilities(self, v: Tensor) -> Tensor:
+        """p(h=1 | v) = sigmoid(b + vW), (..., n_hidden)."""
+        return torch.sigmoid(self.b + v @ self.W)
+
+    def visible_probabilities(self, h: Tensor) -> Tensor:
+        """p(v=1 | h) = sigmoid(a + Wh), (..., n_visible)."""
+        return torch.sigmoid(self.a + h @ self.W.T)
+
+    def reconstruction_error(self, v: Tensor) -> Tensor:
+        """Squared error of p(v=1 | p(h=1 | v)), summed over the visible units.
+
+        No measure of likelihood: it may fall while the likelihood gets worse.
+
+        Parameters
+        ----------
+        v : Tensor, (..., n_visible)
+
+        Returns
+        -------
+        Tensor, (...)
+        """
+        return (v - self.visible_probabilities(self.hidden_probabilities(v))).square().sum(-1)
+
+    @torch.no_grad()
+    def pseudo_log_likelihood(self, v: ArrayLike | Tensor) -> Tensor:
+        """Sum over the visible units of log p(v_i | all other visible units).
+
+        In nats per image, as a log-likelihood, so it grows with the number of units. All units
+        enter; none is drawn at random. Not differentiable.
+
+        Parameters
+        ----------
+        v : array of 0 and 1, (n, n_visible)
+
+        Returns
+        -------
+        Tensor, (n,)
+
+        References
+        ----------
+        .. [1] Besag (1975). Statistical analysis of non-lattice data. The Statistician 24, 179-195.
+        """
+        images = check_binary(v, "v", self.n_visible)
+        backend, layers = self._layers(np.random.default_rng(0))  # nothing is drawn
+        return backend.tensor(layers.pseudo_log_likelihood(backend.array(images.astype(float))))
+
+    @classmethod
+    def from_checkpoint(cls, path: str | os.PathLike[str]) -> Self:
+        """Make the RBM that a checkpoint of `fit` holds, on the CPU.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no such file.
+        ValueError
+            The file is cut short or no checkpoint, or of another version or model.
+        """
+        state = load_checkpoint(path, kind=RBMLearner.kind)["learner"]["parameters"]
+        tensors = {name: torch.as_tensor(value) for name, value in state.items()}
+        rbm = cls(*tensors["W"].shape, dtype=tensors["W"].dtype)
+        rbm.load_state_dict(tensors)
+        return rbm
+
+    def parameters_as_numpy(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return copies of (W, a, b): what `pm_neural.BernoulliRBM` takes."""
+        W, a, b = (p.detach().cpu().numpy().copy() for p in (self.W, self.a, self.b))
+        return W, a, b
+
+    # Sampling
+
+    @torch.no_grad()
+    def gibbs(
+        self,
+        v: ArrayLike | Tensor,
+        n_sweeps: int = 1,
+        *,
+        random_seed: int | np.random.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Run block Gibbs sampling: h given v, then v given h, `n_sweeps` times, all rows at once.
+
+        Parameters
+        ----------
+        v : array of 0 and 1, (n_chains, n_visible)
+            Start.
+        n_sweeps : int
+        random_seed : int or Generator, optional
+
+        Returns
+        -------
+        v, h : Tensor, (n_chains, n_visible) and (n_chains, n_hidden)
+            The last visible states and the hidden states that they were drawn from.
+        """
+        start = check_binary(v, "v", self.n_visible)
+        n_sweeps = check_integer(n_sweeps, "n_sweeps", minimum=1)
+        chains = start_chains(self._checked(), start, np.random.default_rng(random_seed))
+        chains.sweep(n_sweeps)
+        return chains.v.to(self.W.dtype), chains.h.to(self.W.dtype)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n_chains: int = 4,
+        n_draws: int = 1000,
+        *,
+        sweeps_per_draw: int = 1,
+        burn_in: int = 100,
+        start: ArrayLike | Tensor | None = None,
+        random_seed: int | np.random.Generator | None = None,
+    ) -> DataTree:
+        """Draw visible states by block Gibbs sampling, all chains at once.
+
+        Parameters
+        ----------
+        n_chains, n_draws : int
+            Chains, and draws kept of each. The draws take ``n_chains * n_draws * n_visible`` bytes;
+            where only the last states are of interest, use ``n_draws=1`` and a long `burn_in`.
+        sweeps_per_draw : int
+            Sweeps from one draw to the next.
+        burn_in : int
+            Sweeps before the first draw's own.
+        start : array of 0 and 1, (n_chains, n_visible), optional
+            Visible states to start from, for example images; fair coins if None.
+        random_seed : int or Generator, optional
+
+        Returns
+        -------
+        DataTree
+            Group ``posterior`` with the variable ``v``, dims (chain, draw, visible). It is int8 to
+            save memory: convert it before arithmetic that leaves -128 to 127.
+        """
+        n_chains = check_integer(n_chains, "n_chains", minimum=1)
+        n_draws = check_integer(n_draws, "n_draws", minimum=1)
+        sweeps_per_draw = check_integer(sweeps_per_draw, "sweeps_per_draw", minimum=1)
+        burn_in = check_integer(burn_in, "burn_in", minimum=0)
+        rng = np.random.default_rng(random_seed)
+        if start is None:
+            first = rng.integers(2, size=(n_chains, self.n_visible))
+        else:
+            first = check_binary(start, "start", self.n_visible)
+            if len(first) != n_chains:
+                raise ValueError(f"start must have one row per chain, {n_chains}; got shape {first.shape}")
+        chains = start_chains(self._checked(), first, rng)
+        shape = n_draws, n_chains, self.n_visible
+        draws = torch.empty(shape, dtype=torch.int8, device=self.W.device)
+        chains.sweep(burn_in)
+        for draw in draws:
+            chains.sweep(sweeps_per_draw)
+            draw[...] = chains.v
+        return _as_datatree(draws.transpose(0, 1).cpu().numpy())
+
+    def _checked(self) -> tuple[Tensor, ...]:
+        """Return (W, a, b), which the user may have changed."""
+        return check_parameters({"W": self.W, "a": self.a, "b": self.b})
+
+    def _layers(self, rng: np.random.Generator) -> tuple[Backend, BernoulliLayers]:
+        backend = backend_for(self.W, rng)
+        return backend, BernoulliLayers(backend, *(backend.view(p) for p in self._checked()))
+
+    # Training
+
+    @torch.no_grad()
+    def fit(
+        self,
+        X: ArrayLike | Tensor,
+        *,
+        epochs: int = 1000,
+        method: Literal["cd", "pcd", "pt"] = "pcd",
+        k: int = 1,
+        n_chains: int | None = None,
+        n_temperatures: int | None = None,
+        batch_size: int = 10,
+        optimizer: Literal["sgd"] | torch.optim.Optimizer | OptimizerFactory = "sgd",
+        learning_rate: float | None = None,
+        learning_rate_schedule: Literal["constant", "linear", "cosine"] = "cosine",
+        momentum: float = 0.0,
+        centered: bool = True,
+        weight_decay: float = 1.5e-3,
+        sparsity_target: float | None = None,
+        sparsity_cost: float = 0.1,
+        validation_data: ArrayLike | Tensor | None = None,
+        early_stopping: EarlyStopping | None = None,
+        measure_every: int | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int = 10,
+        resume: bool = False,
+        progressbar: bool = True,
+        random_seed: int | np.random.Generator | None = None,
+    ) -> xr.Dataset:
+        """Train by stochastic gradient ascent on the log-likelihood.
+
+        The gradient is the mean of -dE/dparameters over the data (positive phase) less that over
+        the model (negative phase); `method` says how the model is sampled. A new RBM, whose
+        parameters are all zero, starts with weights from N(0, 0.01²) and the visible biases at the
+        data's log odds [1]_; one that has parameters goes on from them.
+
+        The defaults were chosen on a validation part of the binarized 8×8 digits.
+
+        Parameters
+        ----------
+        X : array of 0 and 1, (n_images, n_visible)
+        epochs : int
+            Passes over the data. The default suits small data sets, some thousand images.
+        method : {"pcd", "cd", "pt"}
+            Where the model's states come from: chains that persist from update to update
+            (persistent contrastive divergence [2]_), k sweeps from the minibatch itself
+            (contrastive divergence [3]_: biased), or persistent chains with parallel tempering
+            [4]_, for models on which plain chains no longer mix.
+        k : int
+            Sweeps per update.
+        n_chains : int, optional
+            Persistent chains, or ladders of tempered ones; by default as many as `batch_size`.
+        n_temperatures : int, optional
+            For ``"pt"``: inverse temperatures, evenly from 1 to 0; by default 10.
+        batch_size : int
+            Images per update.
+        optimizer : "sgd", torch.optim.Optimizer, or callable
+            Gradient ascent with `momentum`, an optimizer of this module's parameters, or what makes
+            one of them, such as ``torch.optim.Adam``.
+        learning_rate : float, optional
+            By default 0.2 for ``"sgd"``, and a torch optimizer's own.
+        learning_rate_schedule : {"cosine", "linear", "constant"}
+            How the learning rate falls over all updates. Under a constant one the chains of PCD
+            never catch up with the model.
+        momentum : float
+            For ``"sgd"``, in [0, 1).
+        centered : bool
+            Whether the gradient is that of the centered parameters [5]_, [6]_, which makes training
+            nearly independent of whether units are mostly on or off.
+        weight_decay : float
+            Coefficient of the penalty ``weight_decay / 2 * sum(W**2)``.
+        sparsity_target : float, optional
+            Wanted mean activity of each hidden unit, in (0, 1).
+        sparsity_cost : float
+            How strongly the hidden biases are pulled there [7]_.
+        validation_data : array of 0 and 1, (n, n_visible), optional
+            Adds the free-energy gap to the history.
+        early_stopping : EarlyStopping, optional
+            When the free-energy gap ends training; the parameters then go back to those of the last
+            look within the tolerance.
+        measure_every : int, optional
+            Epochs from one look at the model to the next; by default there are about 100 looks.
+        checkpoint : path-like, optional
+            A file that holds all of the training's state, written every `checkpoint_every` epochs
+            and at the end. It replaces a file of that name, at once: no crash leaves half of it.
+        checkpoint_every : int
+            Epochs.
+        resume : bool
+            Go on from `checkpoint` if that file exists, with the same arguments otherwise. On the
+            CPU the result is that of an uninterrupted run, bit for bit; `random_seed` is then the
+            checkpoint's.
+        progressbar : bool
+        random_seed : int or Generator, optional
+
+        Returns
+        -------
+        xarray.Dataset
+            The history, over the dim ``epoch``: ``pseudo_log_likelihood`` and
+            ``reconstruction_error`` of training images, ``weight_norm``, ``seconds`` per epoch,
+            and, with `validation_data`, ``free_energy_gap``: mean F(validation) less mean
+            F(training), which is by how much the training data are ahead in log-likelihood per
+            image, as log Z cancels ([1]_, section 6). A look at large data uses some hundred
+            evenly spaced images of each set, and fewer for the pseudo-log-likelihood. The
+            attributes are the settings.
+
+        Raises
+        ------
+        ValueError, TypeError
+            An argument is bad, or a checkpoint is cut short, of another version, or of a training
+            with other arguments or data.
+        FloatingPointError
+            The parameters are no longer finite.
+
+        References
+        ----------
+        .. [1] Hinton (2012). A practical guide to training restricted Boltzmann machines.
+        .. [2] Tieleman (2008). Training restricted Boltzmann machines using approximations to the
+           likelihood gradient. ICML.
+        .. [3] Hinton (2002). Training products of experts by minimizing contrastive divergence.
+           Neural Computation 14, 1771-1800.
+        .. [4] Desjardins, Courville, Bengio, Vincent, Delalleau (2010). Tempered Markov chain Monte
+           Carlo for training of restricted Boltzmann machines. AISTATS.
+        .. [5] Montavon, Müller (2012). Deep Boltzmann machines and the centering trick. In Neural
+           Networks: Tricks of the Trade.
+        .. [6] Melchior, Fischer, Wiskott (2016). How to center deep Boltzmann machines. JMLR 17,
+           99.
+        .. [7] Lee, Ekanadham, Ng (2008). Sparse deep belief net model for visual area V2. NIPS.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from pm_neural.training import RBM
+        >>> images = np.repeat(np.eye(6), 20, axis=0)
+        >>> rbm = RBM(n_visible=6, n_hidden=4)
+        >>> history = rbm.fit(images, epochs=50, random_seed=1, progressbar=False)
+        >>> W, a, b = rbm.parameters_as_numpy()
+        """
+        images = check_binary(X, "X", self.n_visible)
+        validation = None
+        if validation_data is not None:
+            validation = check_binary(validation_data, "validation_data", self.n_visible)
+        elif early_stopping is not None:
+            raise ValueError("early_stopping watches validation_data, and none were given")
+        if checkpoint is None and resume:
+            raise ValueError("resume=True needs the path of a checkpoint")
+        if checkpoint is not None and not Path(checkpoint).parent.is_dir():
+            raise FileNotFoundError(f"checkpoint: there is no folder {Path(checkpoint).parent}")
+        if learning_rate_schedule not in SCHEDULES:
+            names = ", ".join(map(repr, SCHEDULES))
+            raise ValueError(f"learning_rate_schedule must be one of {names}; got {learning_rate_schedule!r}")
+        epochs = check_integer(epochs, "epochs", minimum=1)
+        batch_size = min(check_integer(batch_size, "batch_size", minimum=1), len(images))
+        if measure_every is None:
+            measure_every = max(1, epochs // _N_MEASUREMENTS)
+        measure_every = check_integer(measure_every, "measure_every", minimum=1)
+        checkpoint_every = check_integer(checkpoint_every, "checkpoint_every", minimum=1)
+
+        rng = np.random.default_rng(random_seed)
+        backend, layers = self._layers(rng)
+        negative_phase = make_negative_phase(
+            layers,
+            method=method,
+            k=k,
+            batch_size=batch_size,
+            n_chains=n_chains,
+            n_temperatures=n_temperatures,
+            rng=rng,
+        )
+        gradient = LikelihoodGradient(
+            layers,
+            negative_phase,
+            batch_size=batch_size,
+            visible_mean=images.mean(0),
+            centered=centered,
+            weight_decay=weight_decay,
+            sparsity_target=sparsity_target,
+            sparsity_cost=sparsity_cost,
+        )
+        ascent = make_ascent(
+            backend,
+            (self.W, self.a, self.b),
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            default_learning_rate=_SGD_LEARNING_RATE,
+            momentum=momentum,
+        )
+        data = backend.array(images.astype(np.float32))
+        self._initialize(images, rng)
+        gradient.start_from(data)
+        learner = RBMLearner(
+            self,
+            backend=backend,
+            minibatches=Minibatches(backend, data, batch_size=batch_size, rng=rng),
+            gradient=gradient,
+            ascent=ascent,
+            learning_rate_schedule=learning_rate_schedule,
+            epochs=epochs,
+            rng=rng,
+            train=images,
+            validation=validation,
+        )
+        with threads_for(batch_size * self.W.numel()):
+            return train(
+                learner,
+                epochs=epochs,
+                measure_every=measure_every,
+                early_stopping=early_stopping,
+                checkpoint=checkpoint,
+                checkpoint_every=checkpoint_every,
+                resume=resume,
+                progressbar=progressbar,
+            )
+
+    def _initialize(self, images: np.ndarray, rng: np.random.Generator) -> None:
+        """Start a new RBM, all of whose parameters are zero, near independent units."""
+        if any(p.any() for p in self.parameters()):
+            return
+        W = rng.normal(scale=_INITIAL_WEIGHT_SD, size=self.W.shape)
+        ones = images.sum(0) + 0.5
+        log_odds = np.log(ones) - np.log(len(images) + 1 - ones)
+        self.W.copy_(torch.as_tensor(W))
+        self.a.copy_(torch.as_tensor(log_odds))
+
+
+def _as_datatree(draws: np.ndarray) -> DataTree:
+    from arviz import from_dict  # takes seconds to import, and training does without it
+
+    return from_dict({"posterior": {"v": draws}}, dims={"v": ["visible"]}, check_conventions=False)
