@@ -1,0 +1,38 @@
+"""Run all case studies and save their figures: `python case_studies --help`."""
+
+import argparse
+import os
+import runpy
+import warnings
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+
+def main() -> None:
+    """Run the scripts in order; each figure becomes NAME_1.png, NAME_2.png, ..."""
+    parser = argparse.ArgumentParser(description="Run all case studies and save their figures.")
+    parser.add_argument("--short", action="store_true", help="fewer draws and epochs")
+    parser.add_argument("--figures", type=Path, default=Path("figures"), help="folder to save to")
+    arguments = parser.parse_args()
+
+    if arguments.short:
+        os.environ["PM_NEURAL_SHORT"] = "1"
+    arguments.figures.mkdir(parents=True, exist_ok=True)
+    # A script ends with plt.show(), which has no window to show here and says so.
+    warnings.filterwarnings("ignore", message="FigureCanvasAgg is non-interactive")
+    for script in sorted(Path(__file__).parent.glob("plot_*.py")):
+        print(f"\n== {script.stem} ==", flush=True)
+        runpy.run_path(str(script), run_name="__main__")
+        for number in plt.get_fignums():
+            file = arguments.figures / f"{script.stem.removeprefix('plot_')}_{number}.png"
+            plt.figure(number).savefig(file, dpi=120, bbox_inches="tight")
+        plt.close("all")
+    print(f"\nFigures saved in {arguments.figures}/")
+
+
+if __name__ == "__main__":
+    main()
