@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pymc.distributions.distribution import PartialObservedRV
@@ -40,12 +40,15 @@ from pytensor.tensor.random.op import RNGConsumerOp
 from pytensor.tensor.random.type import RandomType
 from pytensor.tensor.shape import SpecifyShape
 from pytensor.tensor.subtensor import AdvancedIncSubtensor, IncSubtensor
+from scipy.sparse import csr_array
 
 __all__ = [
     "LayerReader",
     "NetworkReader",
+    "PairwiseNetwork",
     "ParameterReader",
     "RestrictedNetwork",
+    "check_units",
     "free_variable",
     "hidden_layer_of",
     "is_layer",
@@ -86,15 +89,59 @@ class RestrictedNetwork:
     visible_biases: Variable
     hidden_biases: Variable
     normalized: bool
+    values: ClassVar[tuple[int, int]] = (0, 1)
 
     @property
-    def parameters(self) -> tuple[Variable, Variable, Variable]:
-        """The couplings, the visible and the hidden biases: (W, a, b)."""
-        return self.couplings, self.visible_biases, self.hidden_biases
+    def parameters(self) -> dict[str, Variable]:
+        """What is read of the network's values, by the names for errors: W, a, b."""
+        return {
+            "couplings W": self.couplings,
+            "visible biases a": self.visible_biases,
+            "hidden biases b": self.hidden_biases,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class PairwiseNetwork:
+    """A network of two-valued units with couplings between any pairs of them.
+
+    Its energy is E(z) = −b·z − ½ c zᵀJz, with units in {0, 1} or in {−1, +1}.
+
+    Attributes
+    ----------
+    couplings : scipy.sparse.csr_array, shape (n_units, n_units)
+        J, symmetric with zero diagonal: constant data.
+    coupling : TensorVariable, shape (...)
+        c, which multiplies J.
+    biases : TensorVariable, shape (..., n_units)
+        b, over the raveled axes of the field.
+    values : tuple of int
+        The lower and the upper value of a unit: (0, 1) or (-1, 1).
+    ndim : int
+        Number of axes of the field, which the units are raveled from.
+    normalized : bool
+        Whether the variable's log-probability includes log Z. Without it the parameters must not depend on
+        other random variables.
+    """
+
+    couplings: csr_array
+    coupling: Variable
+    biases: Variable
+    values: tuple[int, int]
+    ndim: int
+    normalized: bool
+
+    @property
+    def parameters(self) -> dict[str, Variable]:
+        """What is read of the network's values, by the names for errors: c, b."""
+        return {"coupling": self.coupling, "biases": self.biases}
+
+
+type Network = RestrictedNetwork | PairwiseNetwork
 
 
 @singledispatch
-def network_of(op: Op, node: Apply) -> RestrictedNetwork | None:
+def network_of(op: Op, node: Apply) -> Network | None:
     """Return the network that a random variable is the visible layer of, None if it is of none.
 
     Parameters
@@ -150,7 +197,7 @@ def random_inputs(variables: Sequence[Variable]) -> list[Variable]:
     ]
 
 
-def network_node(variable: Variable) -> tuple[Apply, RestrictedNetwork] | None:
+def network_node(variable: Variable) -> tuple[Apply, Network] | None:
     """Find the node of a visible layer and its network, also where data masked a part of the layer.
 
     Parameters
@@ -160,7 +207,7 @@ def network_node(variable: Variable) -> tuple[Apply, RestrictedNetwork] | None:
 
     Returns
     -------
-    (Apply, RestrictedNetwork) or None
+    (Apply, network) or None
         None if the variable is not the visible layer of a network.
     """
     for source in _parts(variable):
@@ -235,7 +282,7 @@ class ParameterReader:
     Parameters
     ----------
     model : Model
-    network : RestrictedNetwork
+    network : RestrictedNetwork or PairwiseNetwork
     name : str
         The name of the variable, for errors.
     compile_kwargs : dict, optional
@@ -255,12 +302,13 @@ class ParameterReader:
     def __init__(
         self,
         model: Model,
-        network: RestrictedNetwork,
+        network: Network,
         name: str,
         compile_kwargs: Mapping[str, Any] | None,
     ):
         self.name = name
-        parameters = list(network.parameters)
+        parameters = list(network.parameters.values())
+        self._names = list(network.parameters)
         if random := random_inputs(parameters):
             if not network.normalized:
                 raise ValueError(unnormalized_message(name, random))
@@ -281,8 +329,8 @@ class ParameterReader:
         """Whether the parameters depend on other random variables, and so change between steps."""
         return self._function is not None
 
-    def read(self, point: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return (W, a, b) at a point of the model.
+    def read(self, point: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+        """Return the values of the network's parameters at a point of the model, in the network's order.
 
         Raises
         ------
@@ -293,11 +341,10 @@ class ParameterReader:
             values = _evaluate(self._parameters)
         else:
             values = self._function(*[point[name] for name in self._input_names])
-        W, a, b = values
-        for value, what in ((W, "couplings W"), (a, "visible biases a"), (b, "hidden biases b")):
+        for value, what in zip(values, self._names, strict=True):
             if not np.isfinite(value).all():
                 raise ValueError(f"the {what} of {self.name!r} must be finite, got NaN or infinity")
-        return W, a, b
+        return tuple(values)
 
 
 def unnormalized_message(name: str, random: Sequence[Variable]) -> str:
@@ -326,6 +373,8 @@ class LayerReader:
         and the observed part of a masked one.
     initial_point : mapping
         For the shapes of free variables.
+    values : tuple of int
+        The two values that a unit can have.
 
     Attributes
     ----------
@@ -337,7 +386,14 @@ class LayerReader:
         Whether the clamped values never change: no shared data among them.
     """
 
-    def __init__(self, model: Model, variable: Variable, initial_point: Mapping[str, np.ndarray]):
+    def __init__(
+        self,
+        model: Model,
+        variable: Variable,
+        initial_point: Mapping[str, np.ndarray],
+        values: tuple[int, int] = (0, 1),
+    ):
+        self.values = values
         free: list[Variable] = []
         observed: list[Variable] = []
         for rv in _parts(variable):
@@ -367,7 +423,10 @@ class LayerReader:
             clamped[self.free_rv] = np.zeros(self._free_shape, np.int64)
             marks[self.free_rv] = np.ones(self._free_shape, np.int64)
         values, free = _evaluate([self._with(clamped), self._with(marks)])
-        return _binary(values, str(self._variable.name)), free.astype(bool)
+        free = free.astype(bool)
+        values = np.asarray(values)
+        check_units(values[~free], self.values, f"the data of {str(self._variable.name)!r}")
+        return values.astype(np.int64), free
 
     def _with(self, parts: Mapping[Variable, Any]) -> Variable:
         if self._variable in parts:
@@ -376,12 +435,16 @@ class LayerReader:
         return graph_replace([self._variable], typed)[0]
 
 
-def _binary(values: np.ndarray, name: str) -> np.ndarray:
-    values = np.asarray(values)
-    if not np.isin(values, (0, 1)).all():
-        wrong = values[~np.isin(values, (0, 1))].flat[0]
-        raise ValueError(f"the data of {name!r} must be 0 or 1, got {wrong}")
-    return values.astype(np.int64)
+def check_units(units: np.ndarray, values: tuple[int, int], what: str) -> None:
+    """Raise if a unit has neither of its two values.
+
+    Raises
+    ------
+    ValueError
+    """
+    wrong = units[~np.isin(units, values)]
+    if wrong.size:
+        raise ValueError(f"{what} must be {values[0]} or {values[1]} everywhere, got {wrong.flat[0]}")
 
 
 @dataclass(frozen=True)
@@ -392,6 +455,7 @@ class NetworkReader:
     ----------
     name : str
         Name of the visible layer.
+    network : RestrictedNetwork or PairwiseNetwork
     parameters : ParameterReader
     visible : LayerReader
     hidden : LayerReader or None
@@ -399,6 +463,7 @@ class NetworkReader:
     """
 
     name: str
+    network: Network
     parameters: ParameterReader
     visible: LayerReader
     hidden: LayerReader | None
@@ -410,10 +475,10 @@ class NetworkReader:
         return self.parameters.constant and all(layer.constant for layer in layers)
 
     @property
-    def value_names(self) -> list[str]:
-        """Names of the value variables of its free units."""
+    def free_layers(self) -> dict[str, LayerReader]:
+        """The layers with free units, by the name of their value variable."""
         layers = [layer for layer in (self.visible, self.hidden) if layer is not None]
-        return [layer.value_name for layer in layers if layer.value_name is not None]
+        return {layer.value_name: layer for layer in layers if layer.value_name is not None}
 
 
 def read_networks(
@@ -470,8 +535,9 @@ def read_networks(
         name = str(visible.name)
         readers[node] = NetworkReader(
             name=name,
+            network=network,
             parameters=ParameterReader(model, network, name, compile_kwargs),
-            visible=LayerReader(model, visible, initial_point),
+            visible=LayerReader(model, visible, initial_point, network.values),
             hidden=LayerReader(model, hidden[0], initial_point) if hidden else None,
         )
     return list(readers.values())

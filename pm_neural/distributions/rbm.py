@@ -329,7 +329,7 @@ class HiddenUnits(_BinaryLayer):
 
 def _network_of_visible(v) -> RestrictedNetwork:
     found = network_node(v) if isinstance(v, TensorVariable) else None
-    if found is None:
+    if found is None or not isinstance(found[1], RestrictedNetwork):
         raise TypeError(
             "v must be a variable of the visible units of a network, such as pmn.BernoulliRBM, got "
             f"{v if isinstance(v, TensorVariable) else type(v).__name__}"

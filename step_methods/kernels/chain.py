@@ -8,9 +8,18 @@ ones belong to the caller.
 from numba import njit
 
 from step_methods.kernels._jit import kernel
-from step_methods.kernels.rbm import energy, free_energy, sweep, update_hidden, update_visible
+from step_methods.kernels.rbm import (
+    energy,
+    free_energy,
+    sweep,
+    sweep_forced,
+    update_hidden,
+    update_hidden_forced,
+    update_visible,
+    update_visible_forced,
+)
 
-__all__ = ["draw_hidden", "draw_joint", "draw_marginal", "draw_visible"]
+__all__ = ["draw_hidden", "draw_joint", "draw_marginal", "draw_visible", "forced"]
 
 
 @njit
@@ -71,3 +80,39 @@ def draw_hidden(rbm, v_old, v, h_old, h, n_sweeps, stream):
     """Draw the hidden layer given the visible one: exact at once, so `n_sweeps` is not used."""
     update_hidden(rbm, v_old, h, stream)
     return energy(rbm, v_old, h), _count_changes(h_old, h)
+
+
+def _sweep_forced(rbm, v_old, v, h_old, h, n_sweeps, bits, probabilities):
+    v[:] = v_old
+    sweep_forced(rbm, v, h, n_sweeps, bits, probabilities)
+
+
+def _update_visible_forced(rbm, v_old, v, h_old, h, n_sweeps, bits, probabilities):
+    update_visible_forced(rbm, v, h_old, bits, probabilities)
+
+
+def _update_hidden_forced(rbm, v_old, v, h_old, h, n_sweeps, bits, probabilities):
+    update_hidden_forced(rbm, v_old, h, bits, probabilities)
+
+
+def forced(draw, n_visible, n_hidden, n_sweeps):
+    """Return the twin of a draw whose decisions are forced, and how many it makes.
+
+    Parameters
+    ----------
+    draw : str
+        Name of one of the draws of this module.
+    n_visible, n_hidden, n_sweeps : int
+
+    Returns
+    -------
+    callable
+        As the draw, with `bits` and `probabilities` (see the conventions of the package) in place of the stream.
+    int
+        The number of decisions.
+    """
+    if draw == "draw_visible":
+        return _update_visible_forced, n_visible
+    if draw == "draw_hidden":
+        return _update_hidden_forced, n_hidden
+    return _sweep_forced, n_sweeps * (n_visible + n_hidden)

@@ -5,16 +5,6 @@ import itertools
 import numpy as np
 import pytest
 
-from step_methods.kernels import chain
-from step_methods.kernels import rbm as kernels
-
-FORCED = {
-    chain.draw_joint: lambda *arguments: kernels.sweep_forced(*arguments[:3], 1, *arguments[3:]),
-    chain.draw_marginal: lambda *arguments: kernels.sweep_forced(*arguments[:3], 1, *arguments[3:]),
-    chain.draw_visible: kernels.update_visible_forced,
-    chain.draw_hidden: kernels.update_hidden_forced,
-}
-
 
 def all_states(n_units):
     return np.array(list(itertools.product([0, 1], repeat=n_units)), np.int64).reshape(-1, n_units)
@@ -54,30 +44,20 @@ def transition_matrix():
     """
 
     def matrix(step, point):
-        (sampler,) = step._samplers
-        (machine,) = sampler._machines
-        forced = FORCED[sampler._kernel]
         names = [value.name for value in step.vars]
-        states = all_states(sum(point[name].size for name in names))
+        shapes = [point[name].shape for name in names]
+        ends = np.cumsum([point[name].size for name in names])
+        states = all_states(ends[-1])
         index = {tuple(state): i for i, state in enumerate(states)}
+        _, probabilities = step.forced_step(point, np.zeros(0, np.uint8))
+        decisions = all_states(len(probabilities)).astype(np.uint8)
         T = np.zeros((len(states), len(states)))
         for i, state in enumerate(states):
-            units = {name: point[name].copy() for name in step._read}
-            units.update(
-                zip(
-                    names,
-                    np.split(state, np.cumsum([point[n].size for n in names])[:-1]),
-                    strict=True,
-                )
-            )
-            v_start = units.get(sampler._visible, np.empty(0, np.int64))
-            h_start = units.get(sampler._hidden, sampler._scratch)
-            n_decisions = forced(machine.rbm, v_start.copy(), h_start.copy(), np.zeros(64, np.uint8), np.zeros(64))
-            for bits in all_states(n_decisions).astype(np.uint8):
-                v, h, probabilities = v_start.copy(), h_start.copy(), np.zeros(n_decisions)
-                forced(machine.rbm, v, h, bits, probabilities)
-                new = {sampler._visible: v, sampler._hidden: h}
-                j = index[tuple(np.concatenate([new[name] for name in names]))]
+            parts = np.split(state, ends[:-1])
+            units = {name: part.reshape(shape) for name, part, shape in zip(names, parts, shapes, strict=True)}
+            for bits in decisions:
+                new, probabilities = step.forced_step({**point, **units}, bits)
+                j = index[tuple(np.concatenate([new[name].ravel() for name in names]))]
                 T[i, j] += np.prod(np.where(bits, probabilities, 1 - probabilities))
         return T
 

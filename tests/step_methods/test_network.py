@@ -47,7 +47,7 @@ def test_masked_layers(parameters):
     np.testing.assert_array_equal(values, [1, 0, 0, 1])
     np.testing.assert_array_equal(free, [False, True, True, False])
     assert reader.name == "v"
-    assert reader.value_names == ["v_unobserved", "h"]
+    assert list(reader.free_layers) == ["v_unobserved", "h"]
     assert reader.constant
     assert reader.hidden.free_rv is h
     assert network_node(v)[0] is model["v_unobserved"].owner.inputs[0].owner
