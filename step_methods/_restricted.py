@@ -8,8 +8,9 @@ from itertools import islice
 
 import numpy as np
 
+from step_methods.evidence import Evidence
 from step_methods.kernels import chain
-from step_methods.kernels.rbm import PreparedRBM, prepare, refill
+from step_methods.kernels.rbm import PreparedRBM, energy, free_energy, prepare, refill
 from step_methods.network import NetworkReader
 
 __all__ = ["RestrictedSampler", "Units"]
@@ -33,8 +34,10 @@ class Machine:
     v_free, h_free : ndarray of bool, same shapes
     visible, hidden : slice
         Its free units in the raveled values of the two layers' variables.
-    rbm : tuple or None
+    plain : tuple or None
         Its couplings and biases, as the kernels want them; None until they are read.
+    rbm : tuple or None
+        The same with the evidence on its units in the biases; the same object if there is none.
     clamped_energy : float
         The part of the energy that no free unit enters.
     """
@@ -46,6 +49,7 @@ class Machine:
     h_free: np.ndarray
     visible: slice
     hidden: slice
+    plain: PreparedRBM | None = None
     rbm: PreparedRBM | None = None
     clamped_energy: float = 0.0
 
@@ -83,10 +87,24 @@ class RestrictedSampler:
     updated : set of str
         Names of the value variables that the step method updates. On a layer that is not among them it
         conditions.
+    evidence : mapping
+        What other terms say about the units of the variables that are updated, by name.
+
+    Attributes
+    ----------
+    changes : bool
+        Whether parameters or evidence have to be read at every step.
+    conditioned_on, updated : list of str
+        Names of the value variables that a draw depends on, and of those that it draws.
     """
 
-    def __init__(self, reader: NetworkReader, updated: set[str]):
+    def __init__(self, reader: NetworkReader, updated: set[str], evidence: Mapping[str, Evidence]):
         self._reader = reader
+        self._evidence = {name: evidence[name] for name in reader.free_layers if name in evidence}
+        self._parameters: tuple[np.ndarray, ...] = ()
+        self.changes = reader.parameters.changes or not all(e.fixed for e in self._evidence.values())
+        self.conditioned_on = list(reader.free_layers)
+        self.updated = [name for name in reader.free_layers if name in updated]
         self._visible = reader.visible.value_name
         self._hidden = reader.hidden.value_name if reader.hidden else None
         self._updates_visible = self._visible in updated
@@ -102,11 +120,6 @@ class RestrictedSampler:
         self._scratch = NO_UNITS
 
     @property
-    def changes(self) -> bool:
-        """Whether the parameters have to be read at every step."""
-        return self._reader.parameters.changes
-
-    @property
     def n_units(self) -> int:
         """Number of units of the model that a draw updates."""
         return sum(
@@ -116,19 +129,27 @@ class RestrictedSampler:
 
     def start(self) -> None:
         """Forget, at the start of a chain, what may have changed since the last one."""
-        if not self._reader.constant:
+        if self._evidence or not self._reader.constant:
             self._machines = []
 
     def read(self, point: Mapping[str, np.ndarray]) -> None:
-        """Read the parameters and, where they were forgotten, the clamped units."""
+        """Read parameters and evidence and, where they were forgotten, the clamped units."""
         if self._machines and not self.changes:
             return
-        parameters = self._reader.parameters.read(point)
+        if not self._machines or self._reader.parameters.changes:
+            self._parameters = self._reader.parameters.read(point)
         if not self._machines:
-            self._machines = _lay_out(self._reader, *(x.shape for x in parameters))
+            self._machines = _lay_out(self._reader, *(x.shape for x in self._parameters))
             if self._reader.hidden is None:
-                self._scratch = np.zeros(parameters[0].shape[-1], np.int64)
-        _set_parameters(self._machines, *parameters, tables=not self.changes)
+                self._scratch = np.zeros(self._parameters[0].shape[-1], np.int64)
+        logits = {name: evidence.logits(point) for name, evidence in self._evidence.items()}
+        _set_parameters(
+            self._machines,
+            *self._parameters,
+            visible_logits=logits.get(self._visible or ""),
+            hidden_logits=logits.get(self._hidden or ""),
+            tables=not self.changes,
+        )
 
     def _layers(self, old: Units, new: Units) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         v_old, v = old.get(self._visible, NO_UNITS), new.get(self._visible, NO_UNITS)
@@ -142,12 +163,22 @@ class RestrictedSampler:
         total_energy, total_changed = 0.0, 0
         for machine in self._machines:
             visible, hidden = machine.visible, machine.hidden
-            energy, n_changed = kernel(
+            new_energy, n_changed = kernel(
                 machine.rbm, v_old[visible], v[visible], h_old[hidden], h[hidden], n_sweeps, stream
             )
-            total_energy += energy + machine.clamped_energy
+            if self._evidence:
+                new_energy = self._plain_energy(
+                    machine,
+                    (v if self._updates_visible else v_old)[visible],
+                    (h if self._updates_hidden else h_old)[hidden],
+                )
+            total_energy += new_energy + machine.clamped_energy
             total_changed += n_changed
         return total_energy, total_changed
+
+    def _plain_energy(self, machine: Machine, v: np.ndarray, h: np.ndarray) -> float:
+        """Return the energy without evidence, which may be infinite for units that it excludes."""
+        return free_energy(machine.plain, v) if self._reader.hidden is None else energy(machine.plain, v, h)
 
     def force(self, old: Units, new: Units, n_sweeps: int, bits: Iterator[int]) -> list[float]:
         """Fill in the new units by decisions from `bits`; return the probability of a 1 for each of them."""
@@ -202,8 +233,18 @@ def _lay_out(
     return machines
 
 
-def _set_parameters(machines: Sequence[Machine], W: np.ndarray, a: np.ndarray, b: np.ndarray, *, tables: bool) -> None:
-    """Give each machine of a batch its couplings and biases; those that are alike share them."""
+def _set_parameters(
+    machines: Sequence[Machine],
+    W: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    *,
+    visible_logits: np.ndarray | None,
+    hidden_logits: np.ndarray | None,
+    tables: bool,
+) -> None:
+    """Give each machine of a batch its couplings, biases and evidence; those that are alike share them."""
+    no_evidence = visible_logits is None and hidden_logits is None
     alike = all(machine.is_free for machine in machines) and all(
         np.prod(x.shape[:-n_core]) == 1 for x, n_core in ((W, 2), (a, 1), (b, 1))
     )
@@ -211,11 +252,24 @@ def _set_parameters(machines: Sequence[Machine], W: np.ndarray, a: np.ndarray, b
     W, a, b = (np.broadcast_to(x, (*batch, *x.shape[-n_core:])) for x, n_core in ((W, 2), (a, 1), (b, 1)))
     first = machines[0]
     for machine in machines:
+        own_W, own_a, own_b = machine.reduce(W[machine.index], a[machine.index], b[machine.index])
         if alike and machine is not first:
-            machine.rbm = first.rbm
-            continue
-        reduced = machine.reduce(W[machine.index], a[machine.index], b[machine.index])
-        if machine.rbm is None:
-            machine.rbm = prepare(*reduced, tables=tables)
+            machine.plain = first.plain
         else:
-            refill(machine.rbm, *reduced)
+            machine.plain = _put(machine.plain, own_W, own_a, own_b, tables=tables and no_evidence)
+        if no_evidence:
+            machine.rbm = machine.plain
+            continue
+        if visible_logits is not None:
+            own_a = (own_a + visible_logits[machine.visible]).astype(own_a.dtype)
+        if hidden_logits is not None:
+            own_b = (own_b + hidden_logits[machine.hidden]).astype(own_b.dtype)
+        machine.rbm = _put(machine.rbm, own_W, own_a, own_b, tables=tables)
+
+
+def _put(rbm: PreparedRBM | None, W: np.ndarray, a: np.ndarray, b: np.ndarray, *, tables: bool) -> PreparedRBM:
+    """Arrange parameters for the kernels, in the memory of those before if there are any."""
+    if rbm is None:
+        return prepare(W, a, b, tables=tables)
+    refill(rbm, W, a, b)
+    return rbm

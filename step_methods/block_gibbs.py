@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, repeat
 from typing import Any, ClassVar
 
@@ -17,8 +17,9 @@ from rich.progress import TextColumn
 from rich.table import Column
 
 from step_methods._restricted import RestrictedSampler, Units
+from step_methods.evidence import Evidence
 from step_methods.kernels.random import seed_stream
-from step_methods.network import check_units, free_variable, is_layer, read_networks
+from step_methods.network import NetworkReader, check_units, free_variable, is_layer, read_networks
 
 __all__ = ["BlockGibbs"]
 
@@ -36,6 +37,10 @@ class BlockGibbs(BlockedStep):
     The units of one layer are independent given the other layer, so a whole layer is drawn at once from its
     exact conditional: a sweep draws h given v, then v given h (Smolensky [1]_; Hinton [2]_, section 2). Each
     sweep leaves the posterior invariant; the kernel's transition matrix is tested for it.
+
+    Other terms of the model that depend on a unit, such as a likelihood or a child, are evidence: they enter the unit's
+    logit as log p(unit = 1) − log p(unit = 0). Each element of a term may depend on one unit, through element-wise
+    operations, constant indices, broadcasting and sums over other axes; other terms are refused, never ignored.
 
     It is chosen by a bare ``pm.sample()`` for `BernoulliRBM` and `HiddenUnits`; options then go through
     ``pm.sample(block_gibbs={"sweeps_per_draw": 10})``.
@@ -69,16 +74,17 @@ class BlockGibbs(BlockedStep):
     TypeError
         If `sweeps_per_draw` is not an integer.
     ValueError
-        If a variable is not a layer of a network or not in the model; if it has no free units; if another term
-        of the model depends on it; if parameters are random and the network is not normalized; if the start
-        value is not 0 or 1.
+        If a variable is not a layer of a network or not in the model; if it has no free units; if an element of
+        another term of the model depends on several units, if the term excludes both values of a unit, sees a
+        minibatch or joins the two layers of one network; if parameters are random and the network is not normalized;
+        if the start value is not 0 or 1.
 
     Notes
     -----
     Sampler statistics:
 
     - ``energy``: of the draw, E(v, h) where the model has hidden units and the free energy F(v) where they are
-      auxiliary, summed over all networks of the step;
+      auxiliary, summed over all networks of the step, without evidence;
     - ``flip_rate``: the fraction of the step's units that changed their value since the last draw.
 
     References
@@ -123,11 +129,22 @@ class BlockGibbs(BlockedStep):
             initial_point = model.initial_point()
 
         rvs = [model.values_to_rvs[value] for value in self.vars]
-        self._updated = [value.name for value in self.vars]
+        updated = {value.name for value in self.vars}
         readers = read_networks(model, rvs, initial_point, compile_kwargs)
-        self._samplers = [RestrictedSampler(reader, set(self._updated)) for reader in readers]
         self._layers = {name: layer for reader in readers for name, layer in reader.free_layers.items()}
         self._check_values(initial_point)
+        evidence = {
+            name: Evidence(model, value, self._layers[name].values, terms, initial_point, compile_kwargs)
+            for reader in readers
+            for name, terms in reader.terms.items()
+            for value in self.vars
+            if terms and value.name == name
+        }
+        self._samplers = [RestrictedSampler(reader, updated, evidence) for reader in readers]
+        # Networks that a term joins are updated in turn within every sweep, otherwise one after the other.
+        joined = _joins_networks(readers)
+        self._n_rounds = self.sweeps_per_draw if joined else 1
+        self._sweeps_per_round = 1 if joined else self.sweeps_per_draw
         for sampler in self._samplers:
             sampler.read(initial_point)
         self._n_units = sum(sampler.n_units for sampler in self._samplers)
@@ -151,15 +168,14 @@ class BlockGibbs(BlockedStep):
         if not self._start_is_checked:
             self._check_values(point)
             self._start_is_checked = True
-        new_point, old, new = self._units(point)
-        energy, n_changed = 0.0, 0
-        for sampler in self._samplers:
-            if sampler.changes:
-                sampler.read(point)
-            sampler_energy, sampler_changed = sampler.draw(old, new, self.sweeps_per_draw, self.stream)
-            energy += sampler_energy
-            n_changed += sampler_changed
-        return new_point, [{"energy": energy, "flip_rate": n_changed / self._n_units}]
+        new_point = point.copy()
+        energies: dict[int, float] = {}
+        n_changed = 0
+        for i, sampler, old, new in self._each_sampler(new_point):
+            energies[i], changed = sampler.draw(old, new, self._sweeps_per_round, self.stream)
+            n_changed += changed
+        flip_rate = n_changed / (self._n_rounds * self._n_units)
+        return new_point, [{"energy": sum(energies.values()), "flip_rate": flip_rate}]
 
     def forced_step(self, point: PointType, bits: np.ndarray) -> tuple[PointType, np.ndarray]:
         """Make one step whose random decisions are given, from which its exact transition matrix is computed.
@@ -177,23 +193,23 @@ class BlockGibbs(BlockedStep):
             The probability with which each decision would have come out as 1, as the kernel itself computed it; as many
             as the step makes decisions.
         """
-        new_point, old, new = self._units(point)
+        new_point = point.copy()
         decisions = chain(bits.tolist(), repeat(0))
         probabilities: list[float] = []
-        for sampler in self._samplers:
-            if sampler.changes:
-                sampler.read(point)
-            probabilities += sampler.force(old, new, self.sweeps_per_draw, decisions)
+        for _, sampler, old, new in self._each_sampler(new_point):
+            probabilities += sampler.force(old, new, self._sweeps_per_round, decisions)
         return new_point, np.array(probabilities)
 
-    def _units(self, point: PointType) -> tuple[PointType, Units, Units]:
-        """Return a copy of the point with room for new units, the old units, and the room for the new ones."""
-        new_point = point.copy()
-        new: Units = {}
-        for name in self._updated:
-            new_point[name] = value = np.empty_like(point[name])
-            new[name] = value.reshape(-1)
-        return new_point, {name: point[name].ravel() for name in self._layers}, new
+    def _each_sampler(self, point: PointType) -> Iterator[tuple[int, RestrictedSampler, Units, Units]]:
+        """Go through the samplers; each gets old units and room for new ones, which the point then holds."""
+        for _ in range(self._n_rounds):
+            for i, sampler in enumerate(self._samplers):
+                if sampler.changes:
+                    sampler.read(point)
+                old: Units = {name: point[name].ravel() for name in sampler.conditioned_on}
+                fresh = {name: np.empty_like(point[name]) for name in sampler.updated}
+                yield i, sampler, old, {name: value.reshape(-1) for name, value in fresh.items()}
+                point.update(fresh)
 
     def _check_values(self, point: Mapping[str, np.ndarray]) -> None:
         for name, layer in self._layers.items():
@@ -218,6 +234,25 @@ class BlockGibbs(BlockedStep):
             return {key: step_stats[key] for key in ("energy", "flip_rate")}
 
         return (update_stats,)
+
+
+def _joins_networks(readers: Sequence[NetworkReader]) -> bool:
+    """Whether a term depends on two of the networks; raise if it depends on both layers of one."""
+    seen: set[Variable] = set()
+    joined = False
+    for reader in readers:
+        own: set[Variable] = set()
+        for terms in reader.terms.values():
+            if both := own & set(terms):
+                names = ", ".join(repr(term.name) for term in both)
+                raise ValueError(
+                    f"the term {names} of the model depends on both layers of {reader.name!r}, which are then not "
+                    "independent given each other: give each of them a BlockGibbs of its own"
+                )
+            own |= set(terms)
+        joined = joined or bool(seen & own)
+        seen |= own
+    return joined
 
 
 def _at_least_one(argument: str, value: int) -> int:

@@ -460,6 +460,9 @@ class NetworkReader:
     visible : LayerReader
     hidden : LayerReader or None
         None where the model has no `HiddenUnits` of the visible layer: they are then auxiliary.
+    terms : dict
+        The other terms of the model, random variables and potentials, that depend on a layer's free units, by the name
+        of their value variable; for the variables that are going to be updated.
     """
 
     name: str
@@ -467,6 +470,7 @@ class NetworkReader:
     parameters: ParameterReader
     visible: LayerReader
     hidden: LayerReader | None
+    terms: dict[str, list[Variable]]
 
     @property
     def constant(self) -> bool:
@@ -507,8 +511,7 @@ def read_networks(
     Raises
     ------
     ValueError
-        If a variable is not a layer of a network; if another term of the model depends on one of them; if parameters
-        are random and the network is not normalized.
+        If a variable is not a layer of a network; if parameters are random and the network is not normalized.
     """
     readers: dict[Apply, NetworkReader] = {}
     for rv in rvs:
@@ -531,7 +534,7 @@ def read_networks(
                 "units are no longer independent. Declare one of them"
             )
         layers = [visible, *hidden]
-        _refuse_other_terms(model, rvs, [part for layer in layers for part in _parts(layer)])
+        parts = [part for layer in layers for part in _parts(layer)]
         name = str(visible.name)
         readers[node] = NetworkReader(
             name=name,
@@ -539,6 +542,7 @@ def read_networks(
             parameters=ParameterReader(model, network, name, compile_kwargs),
             visible=LayerReader(model, visible, initial_point, network.values),
             hidden=LayerReader(model, hidden[0], initial_point) if hidden else None,
+            terms={model.rvs_to_values[rv].name: _other_terms(model, rv, parts) for rv in rvs if rv in parts},
         )
     return list(readers.values())
 
@@ -572,18 +576,9 @@ def _hidden_variables(model: Model, visible: Variable) -> list[Variable]:
     return hidden
 
 
-def _refuse_other_terms(model: Model, rvs: Sequence[Variable], network: Sequence[Variable]) -> None:
-    """Raise if a term of the model outside the network depends on one of the variables."""
-    updated = set(rvs) & set(network)
-    own_nodes = {rv.owner for rv in network}
-    terms = [(rv, rv.owner.inputs) for rv in model.basic_RVs if rv.owner not in own_nodes]
+def _other_terms(model: Model, rv: Variable, network: Sequence[Variable]) -> list[Variable]:
+    """Return the terms of a model outside of a network that depend on one of its variables."""
+    own_nodes = {part.owner for part in network}
+    terms = [(term, term.owner.inputs) for term in model.basic_RVs if term.owner not in own_nodes]
     terms += [(potential, [potential]) for potential in model.potentials]
-    for term, inputs in terms:
-        depends_on = updated & set(ancestors(inputs, blockers=model.basic_RVs))
-        if depends_on:
-            names = ", ".join(repr(variable.name) for variable in depends_on)
-            raise ValueError(
-                f"the term {term.name!r} of the model depends on {names}: this step method would have to "
-                "condition on it and cannot yet. Sample these variables with "
-                "pymc.BinaryGibbsMetropolis, or leave the term out"
-            )
+    return [term for term, inputs in terms if rv in set(ancestors(inputs, blockers=model.basic_RVs))]

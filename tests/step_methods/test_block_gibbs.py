@@ -71,6 +71,97 @@ def test_the_kernel_leaves_the_models_posterior_invariant(parameters, options, v
     assert (np.linalg.matrix_power(T, 2) > 0).all()  # irreducible and aperiodic
 
 
+# ---------------------------------------------------------------------------------- evidence
+
+
+def normal(model):
+    sigma = pm.HalfNormal("sigma")
+    pm.Normal("y", 2 * model["v"] - 1, sigma, observed=[0.3, -1.0, 0.2, 1.5])
+
+
+def bernoulli_of_two_layers(model):
+    flip = pm.Beta("flip", 2, 20)
+    pm.Bernoulli("y", pm.math.switch(model["v"] > 0, 1 - flip, flip), observed=[1, 0, 0, 1])
+    pm.Poisson("counts", 0.5 + model["h"], observed=[1, 0, 2])
+
+
+def replicates_groups_and_potentials(model):
+    v = model["v"]
+    pm.StudentT("y", nu=3, mu=pm.Deterministic("mu", v[None, :] * np.ones((5, 1))), sigma=1, observed=np.eye(5, 4))
+    pm.Normal("grouped", v[np.array([0, 0, 1, 3, 3])], 1, observed=np.arange(5.0))
+    pm.Potential("pull", pm.Normal("x", shape=4) * v)
+
+
+def mixture(model):
+    weights = pm.math.stack([0.8 - 0.5 * model["v"], 0.2 + 0.5 * model["v"]], axis=-1)
+    pm.NormalMixture("y", weights, mu=[-1, 1], sigma=1, observed=[0.3, -1.0, 0.2, 1.5])
+
+
+def child(model):
+    pm.Normal("y", mu=model["v"])
+
+
+def excluded_unit(model):
+    pm.Potential("y", pm.math.switch(model["v"] > np.array([1, 0, 1, 1]), -np.inf, 0.0))
+
+
+@pytest.mark.parametrize("clamped", [False, True], ids=["free", "clamped"])
+@pytest.mark.parametrize(
+    "terms", [normal, bernoulli_of_two_layers, replicates_groups_and_potentials, mixture, child, excluded_unit]
+)
+def test_the_kernel_conditions_on_evidence(parameters, terms, clamped, exact_law, transition_matrix):
+    """PT = p to 1e-12 at given values of the other variables, p from the model's own logp."""
+    model = model_with(parameters, v_observed=CLAMPED_V if clamped else None)
+    with model:
+        terms(model)
+        layers = [rv for rv in model.free_RVs if rv.name in ("v", "v_unobserved", "h")]
+        step = pmn.BlockGibbs(layers)
+    point = model.initial_point()
+    for name in ("sigma_log__", "flip_logodds__"):
+        if name in point:
+            point[name] = np.array(-0.7)
+    _, p = exact_law(model, [value.name for value in step.vars], point)
+    T = transition_matrix(step, point)
+    np.testing.assert_allclose(p @ T, p, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("sweeps", [1, 2])
+def test_terms_that_join_two_networks(rng, sweeps, exact_law, transition_matrix):
+    with pm.Model() as model:
+        first = pmn.BernoulliRBM("first", rng.normal(size=(2, 1)), np.zeros(2), np.zeros(1))
+        second = pmn.BernoulliRBM("second", rng.normal(size=(2, 1)), np.zeros(2), np.zeros(1))
+        pm.Potential("bridge", 1.5 * first * second)
+        step = pmn.BlockGibbs([first, second], sweeps_per_draw=sweeps)
+    point = model.initial_point()
+    _, p = exact_law(model, ["first", "second"], point)
+    T = transition_matrix(step, point)
+    np.testing.assert_allclose(p @ T, p, rtol=0, atol=1e-12)
+
+
+def test_shared_data_of_a_term_are_read_again_for_each_chain(parameters):
+    with pm.Model():
+        v = pmn.BernoulliRBM("v", *parameters)
+        data = pm.Data("data", np.full(4, 100.0))
+        pm.Normal("y", 2 * v - 1, 1, observed=data)
+        step = pmn.BlockGibbs([v])
+        options = {"tune": 0, "chains": 1, "cores": 1, "random_seed": 1, "step": step, **QUIET}
+        assert pm.sample(5, **options).posterior["v"].values.all()
+        pm.set_data({"data": np.full(4, -100.0)})
+        assert not pm.sample(5, **options).posterior["v"].values.any()
+
+
+def test_energy_leaves_evidence_out(parameters):
+    model = model_with(parameters)
+    with model:
+        bernoulli_of_two_layers(model)
+        step = pmn.BlockGibbs([model["v"], model["h"]])
+    point = model.initial_point()
+    network = model.compile_logp(vars=[model["v"], model["h"]])
+    for _ in range(5):
+        point, (stats,) = step.step(point)
+        np.testing.assert_allclose(stats["energy"], -network(point), atol=1e-12)
+
+
 # ---------------------------------------------------------------------------------- statistics
 
 
@@ -355,46 +446,99 @@ def test_a_start_value_off_the_support(parameters):
             pm.sample(5, tune=0, chains=1, cores=1, initvals={"v": bad["v"]}, **QUIET)
 
 
-def observed_normal(v):
+def sum_of_units(v):
     pm.Normal("y", v.sum(), 1, observed=0.5)
 
 
-def elementwise_bernoulli(v):
-    pm.Bernoulli("y", pm.math.switch(v > 0, 0.9, 0.1), observed=np.ones(4, int))
+def sum_potential(v):
+    pm.Potential("y", 1.0 * v.sum())
 
 
-def potential(v):
-    pm.Potential("y", -v[0] * 1.0)
+def product_of_neighbors(v):
+    pm.Potential("y", 1.0 * v[1:] * v[:-1])
 
 
-def free_child(v):
-    pm.Normal("y", pm.Deterministic("twice", 2 * v), 1)
+def correlated_normal(v):
+    pm.MvNormal("y", v, np.eye(4), observed=np.zeros(4))
+
+
+def linear_map(v):
+    pm.Normal("y", pm.math.dot(np.ones((5, 4)), v), 1, observed=np.zeros(5))
+
+
+def random_index(v):
+    pm.Potential("y", 1.0 * v[pm.Categorical("which", [0.5, 0.5])])
 
 
 def network_on_top(v):
     pmn.BernoulliRBM("y", np.ones((4, 2)), 1.0 * v, np.zeros(2), normalize="exact")
 
 
-@pytest.mark.parametrize("term", [observed_normal, elementwise_bernoulli, potential, free_child, network_on_top])
-def test_other_terms_that_depend_on_the_units_are_refused(parameters, term):
+@pytest.mark.parametrize(
+    "term",
+    [
+        sum_of_units,
+        sum_potential,
+        product_of_neighbors,
+        correlated_normal,
+        linear_map,
+        random_index,
+        network_on_top,
+    ],
+)
+def test_terms_that_mix_units_are_refused(parameters, term):
     with pm.Model():
         v = pmn.BernoulliRBM("v", *parameters)
         term(v)
-        with pytest.raises(ValueError, match=r"the term 'y' of the model depends on 'v'"):
+        with pytest.raises(ValueError, match=r"the term 'y' of the model may depend on several units"):
             pmn.BlockGibbs([v])
-        with pytest.raises(ValueError, match=r"the term 'y' of the model depends on 'v'"):
+        with pytest.raises(ValueError, match="BinaryGibbsMetropolis"):
             pm.sample(5, tune=0, chains=1, cores=1, **QUIET)
 
 
-def test_terms_on_the_hidden_units_or_a_masked_part_are_refused(parameters):
+def test_several_copies_of_the_hidden_units_are_refused(parameters):
+    """Given five copies of h, v is not distributed as given one."""
+    with pm.Model():
+        v = pmn.BernoulliRBM("v", *parameters)
+        pmn.HiddenUnits("h", v, shape=(5, 3))
+        with pytest.raises(ValueError, match=r"the term 'h' of the model may depend on several units"):
+            pmn.BlockGibbs([v])
+
+
+def test_terms_matter_only_to_the_layer_that_is_updated(parameters):
     with model_with(parameters, v_observed=CLAMPED_V) as model:
         pm.Potential("on_h", model["h"].sum())
-        with pytest.raises(ValueError, match="'on_h' of the model depends on 'h'"):
+        with pytest.raises(ValueError, match="'on_h' of the model may depend on several units"):
             pmn.BlockGibbs(model.free_RVs)
         pmn.BlockGibbs([model["v"]])  # conditions on h, where the term is a constant
         pm.Potential("on_v", model["v"].sum())
-        with pytest.raises(ValueError, match="'on_v' of the model depends on 'v_unobserved'"):
+        with pytest.raises(ValueError, match="'on_v' of the model may depend on several units"):
             pmn.BlockGibbs([model["v"]])
+
+
+def test_a_term_on_both_layers_is_refused_for_both_at_once(parameters):
+    with model_with(parameters) as model:
+        pm.Potential("bridge", 1.0 * model["v"][0] * model["h"][0])
+        with pytest.raises(ValueError, match="the term 'bridge' of the model depends on both layers of 'v'"):
+            pmn.BlockGibbs(model.free_RVs)
+        pmn.BlockGibbs([model["v"]])
+
+
+def test_a_minibatch_is_refused(parameters):
+    with pm.Model():
+        v = pmn.BernoulliRBM("v", *parameters)
+        data = pm.Minibatch(np.zeros((100, 4)), batch_size=10)
+        pm.Normal("y", v, 1, observed=data, total_size=(100, 4))
+        with pytest.raises(ValueError, match="the term 'y' of the model sees a minibatch"):
+            pmn.BlockGibbs([v])
+
+
+def test_a_term_that_excludes_both_values_of_a_unit_is_an_error(parameters):
+    with pm.Model():
+        v = pmn.BernoulliRBM("v", *parameters)
+        pm.Potential("impossible", pm.math.switch(v > -1, -np.inf, 0.0))
+        with pytest.raises(ValueError, match="the term 'impossible' of the model has no probability"):
+            pmn.BlockGibbs([v])
 
 
 def test_terms_that_do_not_depend_on_the_units_are_fine(parameters):
@@ -440,12 +584,3 @@ def test_shapes_that_turn_out_not_to_fit(parameters):
         pm.set_data({"bias": np.zeros(5)})
         with pytest.raises(ValueError, match=r"b of 'v' must have the shape \(3,\)"):
             pm.sample(5, tune=0, chains=1, cores=1, step=step, **QUIET)
-
-
-def test_several_copies_of_the_hidden_units_are_refused(parameters):
-    """Given five copies of h, v is not distributed as given one."""
-    with pm.Model():
-        v = pmn.BernoulliRBM("v", *parameters)
-        pmn.HiddenUnits("h", v, shape=(5, 3))
-        with pytest.raises(ValueError, match="the term 'h' of the model depends on 'v'"):
-            pmn.BlockGibbs([v])

@@ -1,0 +1,265 @@
+"""What the other terms of a model say about the units of a network.
+
+A likelihood, a child or a potential that depends on a unit adds to the unit's logit what it gains when the unit goes
+from its lower to its upper value. For all units at once that is the difference of two evaluations of the term, with all
+units high and with all units low, provided that each element of the term depends on one unit at most. Whether it does
+is decided on the graph: from the variable to the term, each element of each array is labelled with the unit that it
+depends on, and an operation that would mix units is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+from pymc.data import MinibatchOp
+from pymc.logprob.utils import local_remove_check_parameter
+from pymc.model import Model
+from pymc.pytensorf import compile as compile_pymc
+from pytensor import function
+from pytensor.compile.mode import Mode
+from pytensor.compile.ops import ViewOp
+from pytensor.graph.basic import Apply, Variable
+from pytensor.graph.fg import FunctionGraph
+from pytensor.graph.replace import graph_replace
+from pytensor.graph.rewriting.basic import in2out
+from pytensor.graph.traversal import ancestors
+from pytensor.tensor.basic import Alloc, Join, MakeVector
+from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
+from pytensor.tensor.shape import Reshape, Shape, Shape_i, SpecifyShape
+from pytensor.tensor.subtensor import (
+    AdvancedIncSubtensor,
+    AdvancedSubtensor,
+    IncSubtensor,
+    Subtensor,
+)
+
+from step_methods.network import random_inputs
+
+__all__ = ["Evidence"]
+
+_EVALUATE = Mode(linker="py", optimizer=None)
+
+# Operations that only move elements about, and which of their inputs the elements come from; the others are shapes and
+# indices.
+_MOVING = {
+    Alloc: slice(0, 1),
+    AdvancedIncSubtensor: slice(0, 2),
+    AdvancedSubtensor: slice(0, 1),
+    DimShuffle: slice(0, 1),
+    IncSubtensor: slice(0, 2),
+    Join: slice(0, None),
+    MakeVector: slice(0, None),
+    Reshape: slice(0, 1),
+    SpecifyShape: slice(0, 1),
+    Subtensor: slice(0, 1),
+    ViewOp: slice(0, 1),
+}
+
+_NO_UNIT = -1
+
+
+class Evidence:
+    """The logits that other terms of a model give to the units of one variable.
+
+    Parameters
+    ----------
+    model : Model
+    value : Variable
+        The value variable of the units.
+    values : tuple of int
+        The lower and the upper value of a unit.
+    terms : sequence of Variable
+        The random variables and potentials whose terms depend on it.
+    point : mapping
+        A point of the model, for shapes.
+    compile_kwargs : mapping, optional
+
+    Raises
+    ------
+    ValueError
+        If an element of a term depends on more than one unit, or if that cannot be told.
+
+    Attributes
+    ----------
+    fixed : bool
+        Whether the logits depend on nothing that changes during a chain.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        value: Variable,
+        values: tuple[int, int],
+        terms: Sequence[Variable],
+        point: Mapping[str, np.ndarray],
+        compile_kwargs: Mapping[str, Any] | None = None,
+    ):
+        for term in terms:
+            if any(isinstance(node.op, MinibatchOp) for node in _nodes(term)):
+                raise ValueError(
+                    f"the term {term.name!r} of the model sees a minibatch of its data: this step method needs all of "
+                    "them"
+                )
+        self._terms = [str(term.name) for term in terms]
+        self._n_units = point[value.name].size
+        logps = [_without_checks(logp) for logp in model.logp(vars=list(terms), sum=False)]
+        self._units = [
+            _UnitsOf(value, point, model).units(logp, name) for logp, name in zip(logps, self._terms, strict=True)
+        ]
+        shape = point[value.name].shape
+        low, high = (
+            graph_replace(logps, {value: pt.constant(np.full(shape, unit, value.dtype))}, strict=False)
+            for unit in values
+        )
+        inputs = [var for var in model.value_vars if var in set(ancestors([*low, *high]))]
+        self._input_names = [var.name for var in inputs]
+        self.fixed = not inputs
+        self._function: Callable = compile_pymc(inputs, [*low, *high], **(compile_kwargs or {}))
+
+    def logits(self, point: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the sum over the terms of log p(unit high) − log p(unit low), shape (n_units,).
+
+        Raises
+        ------
+        ValueError
+            If a term is not a number, or if it excludes both values of a unit.
+        """
+        logps = self._function(*[point[name] for name in self._input_names])
+        n_terms = len(self._terms)
+        logits = np.zeros(self._n_units)
+        for name, units, low, high in zip(self._terms, self._units, logps[:n_terms], logps[n_terms:], strict=True):
+            with np.errstate(invalid="ignore"):
+                gain = np.asarray(high) - np.asarray(low)
+            gain = gain[units != _NO_UNIT]
+            if np.isnan(gain).any():
+                raise ValueError(
+                    f"the term {name!r} of the model has no probability for either value of a unit, or none "
+                    "that is a number"
+                )
+            np.add.at(logits, units[units != _NO_UNIT], gain)
+        return logits
+
+
+def _nodes(variable: Variable) -> Iterator[Apply]:
+    """Yield the nodes that a term is made of, its data included."""
+    parts = [variable, getattr(variable.tag, "observations", variable)]
+    yield from (part.owner for part in ancestors(parts) if part.owner is not None)
+
+
+def _without_checks(logp: Variable) -> Variable:
+    """Take PyMC's checks of parameters out: one unit's impossible value must not condemn the others'."""
+    graph = FunctionGraph(outputs=[logp], clone=False)
+    in2out(local_remove_check_parameter).rewrite(graph)
+    return graph.outputs[0]
+
+
+class _UnitsOf:
+    """Label the elements of arrays with the unit that they depend on.
+
+    Parameters
+    ----------
+    value : Variable
+        The units.
+    point : mapping
+        A point of the model, for shapes.
+    model : Model
+    """
+
+    def __init__(self, value: Variable, point: Mapping[str, np.ndarray], model: Model):
+        self._at_point = {var: pt.constant(np.asarray(point[var.name], var.dtype)) for var in model.value_vars}
+        shape = point[value.name].shape
+        self._labels: dict[Variable, np.ndarray | None] = {value: np.arange(np.prod(shape, dtype=int)).reshape(shape)}
+
+    def units(self, term: Variable, name: str) -> np.ndarray:
+        """Return the unit of each element of a term, −1 where it depends on none.
+
+        Raises
+        ------
+        ValueError
+            If an element depends on more than one unit, or if that cannot be told.
+        """
+        try:
+            labels = self._label(term)
+        except _Mixed as mixed:
+            raise ValueError(
+                f"the term {name!r} of the model may depend on several units at once (through {mixed}): this step "
+                "method takes terms in which each element depends on one unit, through element-wise operations, "
+                "constant indices and sums over other axes. Sample 0/1 variables with pymc.BinaryGibbsMetropolis "
+                "instead"
+            ) from None
+        return np.full(self._value(term).shape, _NO_UNIT) if labels is None else labels
+
+    def _label(self, variable: Variable) -> np.ndarray | None:
+        if variable not in self._labels:
+            node = variable.owner
+            self._labels[variable] = None if node is None else self._label_output(node, variable)
+        return self._labels[variable]
+
+    def _label_output(self, node: Apply, output: Variable) -> np.ndarray | None:
+        if isinstance(node.op, Shape | Shape_i):
+            return None
+        labels = [self._label(variable) for variable in node.inputs]
+        if all(label is None for label in labels):
+            return None
+        if isinstance(node.op, Elemwise):
+            return self._merge(node, labels)
+        if isinstance(node.op, CAReduce):
+            return _reduce(node, labels[0])
+        if type(node.op) in _MOVING:
+            return self._move(node, labels)
+        if hasattr(node.op, "fgraph"):
+            return self._label(node.op.fgraph.bind(node.inputs)[node.outputs.index(output)])
+        raise _Mixed(node)
+
+    def _merge(self, node: Apply, labels: Sequence[np.ndarray | None]) -> np.ndarray:
+        """Label the result of an element-wise operation, whose inputs broadcast."""
+        arrays = [self._filled(variable, label) for variable, label in zip(node.inputs, labels, strict=True)]
+        merged = arrays[0]
+        for array in arrays[1:]:
+            if ((merged != array) & (merged != _NO_UNIT) & (array != _NO_UNIT)).any():
+                raise _Mixed(node)
+            merged = np.maximum(merged, array)
+        return merged
+
+    def _move(self, node: Apply, labels: Sequence[np.ndarray | None]) -> np.ndarray:
+        """Let the operation itself move the labels to where it moves the elements."""
+        if not getattr(node.op, "set_instead_of_inc", True):
+            raise _Mixed(node)
+        elements = range(len(node.inputs))[_MOVING[type(node.op)]]
+        inputs: list[Any] = []
+        for i, (variable, label) in enumerate(zip(node.inputs, labels, strict=True)):
+            if i in elements:
+                inputs.append(pt.constant(self._filled(variable, label)))
+            elif label is None and not random_inputs([variable]):
+                inputs.append(variable)
+            else:
+                raise _Mixed(node)
+        return function([], node.op.make_node(*inputs).outputs[0], mode=_EVALUATE)().astype(int)
+
+    def _filled(self, variable: Variable, label: np.ndarray | None) -> np.ndarray:
+        return np.full(self._value(variable).shape, _NO_UNIT) if label is None else label
+
+    def _value(self, variable: Variable) -> np.ndarray:
+        at_point = graph_replace([variable], self._at_point, strict=False)
+        return np.asarray(function([], at_point, mode=_EVALUATE, on_unused_input="ignore")()[0])
+
+
+def _reduce(node: Apply, labels: np.ndarray | None) -> np.ndarray:
+    """Label a sum or another reduction over axes that do not carry different units."""
+    assert labels is not None
+    axes = node.op.axis
+    highest = labels.max(axis=axes, initial=_NO_UNIT)
+    lowest = np.where(labels == _NO_UNIT, labels.max(initial=0) + 1, labels).min(axis=axes, initial=labels.max() + 1)
+    if ((highest != lowest) & (highest != _NO_UNIT)).any():
+        raise _Mixed(node)
+    return np.asarray(highest)
+
+
+class _Mixed(Exception):
+    """An operation whose result may depend on several units."""
+
+    def __init__(self, node: Apply):
+        super().__init__(str(node.op))
