@@ -16,12 +16,16 @@ from pytensor.graph.basic import Variable
 from rich.progress import TextColumn
 from rich.table import Column
 
+from step_methods._pairwise import PairwiseSampler
 from step_methods._restricted import RestrictedSampler, Units
 from step_methods.evidence import Evidence
 from step_methods.kernels.random import seed_stream
-from step_methods.network import NetworkReader, check_units, free_variable, is_layer, read_networks
+from step_methods.network import NetworkReader, PairwiseNetwork, check_units, free_variable, is_layer, read_networks
 
 __all__ = ["BlockGibbs"]
+
+
+type _Sampler = RestrictedSampler | PairwiseSampler
 
 
 @dataclass_state
@@ -140,7 +144,12 @@ class BlockGibbs(BlockedStep):
             for value in self.vars
             if terms and value.name == name
         }
-        self._samplers = [RestrictedSampler(reader, updated, evidence) for reader in readers]
+        self._samplers: list[_Sampler] = [
+            PairwiseSampler(reader, evidence)
+            if isinstance(reader.network, PairwiseNetwork)
+            else RestrictedSampler(reader, updated, evidence)
+            for reader in readers
+        ]
         # Networks that a term joins are updated in turn within every sweep, otherwise one after the other.
         joined = _joins_networks(readers)
         self._n_rounds = self.sweeps_per_draw if joined else 1
@@ -200,14 +209,16 @@ class BlockGibbs(BlockedStep):
             probabilities += sampler.force(old, new, self._sweeps_per_round, decisions)
         return new_point, np.array(probabilities)
 
-    def _each_sampler(self, point: PointType) -> Iterator[tuple[int, RestrictedSampler, Units, Units]]:
+    def _each_sampler(
+        self, point: PointType
+    ) -> Iterator[tuple[int, RestrictedSampler | PairwiseSampler, Units, Units]]:
         """Go through the samplers; each gets old units and room for new ones, which the point then holds."""
         for _ in range(self._n_rounds):
             for i, sampler in enumerate(self._samplers):
                 if sampler.changes:
                     sampler.read(point)
                 old: Units = {name: point[name].ravel() for name in sampler.conditioned_on}
-                fresh = {name: np.empty_like(point[name]) for name in sampler.updated}
+                fresh = {name: point[name].copy() for name in sampler.updated}
                 yield i, sampler, old, {name: value.reshape(-1) for name, value in fresh.items()}
                 point.update(fresh)
 

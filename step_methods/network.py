@@ -353,8 +353,7 @@ def unnormalized_message(name: str, random: Sequence[Variable]) -> str:
     return (
         f"the parameters of {name!r} depend on other random variables ({', '.join(names)}), and its "
         "log-probability leaves out the normalizer log Z, which then changes with them: their posterior would "
-        'be wrong. Declare it with normalize="exact" (at most 20 units in the smaller layer), '
-        "or give it fixed parameters"
+        'be wrong. Declare it with normalize="exact", or give it fixed parameters'
     )
 
 
