@@ -7,7 +7,7 @@ first use: ``pmn.training`` (which needs torch), ``pmn.diagnostics``, ``pmn.data
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from pm_neural.distributions import BernoulliRBM, HiddenUnits
+from pm_neural.distributions import BernoulliRBM, BoltzmannMachine, HiddenUnits, Ising, Lattice, lattice
 from step_methods import BlockGibbs
 
 if _TYPE_CHECKING:
@@ -18,9 +18,13 @@ __version__ = "0.1.0"
 __all__ = [
     "BernoulliRBM",
     "BlockGibbs",
+    "BoltzmannMachine",
     "HiddenUnits",
+    "Ising",
+    "Lattice",
     "datasets",
     "diagnostics",
+    "lattice",
     "plots",
     "training",
 ]

@@ -1,5 +1,7 @@
 """Energy models as PyMC distributions."""
 
+from pm_neural.distributions.boltzmann import BoltzmannMachine, Ising
+from pm_neural.distributions.lattice import Lattice, lattice
 from pm_neural.distributions.rbm import BernoulliRBM, HiddenUnits
 
-__all__ = ["BernoulliRBM", "HiddenUnits"]
+__all__ = ["BernoulliRBM", "BoltzmannMachine", "HiddenUnits", "Ising", "Lattice", "lattice"]

@@ -12,11 +12,17 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant, Variable
 from pytensor.tensor import TensorVariable, as_tensor_variable
 
-__all__ = ["binary_data", "binary_initval", "check_shape", "finite_parameter"]
+__all__ = ["binary_data", "binary_initval", "check_n_sweeps", "check_shape", "finite_parameter"]
 
 
-def binary_data(name: str, data: Any, n_units: int | None, what: str = "observed") -> Any:
-    """Check data of binary units, and return them as integers.
+def binary_data(
+    name: str,
+    data: Any,
+    event_shape: tuple[int | None, ...],
+    what: str = "observed",
+    values: tuple[int, int] = (0, 1),
+) -> Any:
+    """Check data of two-valued units, and return them as integers.
 
     PyMC casts data to the integers of a discrete variable, where 0.5 turns into 0 without a word.
 
@@ -26,10 +32,12 @@ def binary_data(name: str, data: Any, n_units: int | None, what: str = "observed
         Name of the variable, for errors.
     data : array_like, masked array or shared data
         What is masked may also be NaN, the usual mark of a missing value.
-    n_units : int or None
-        The number of columns that the data must have, None if it is not known yet.
+    event_shape : tuple of int or None
+        The last lengths that the data must have, None for one that is not known yet.
     what : str
         Name of the argument, for errors.
+    values : tuple of int
+        The two values of a unit.
 
     Returns
     -------
@@ -38,53 +46,83 @@ def binary_data(name: str, data: Any, n_units: int | None, what: str = "observed
     Raises
     ------
     ValueError
-        If an entry is not 0 or 1, if all entries are masked, or if there are too many or too few columns.
+        If an entry is not one of the values, if all entries are masked, or if the shape does not fit.
     """
     if isinstance(data, Variable):
         if isinstance(data, SharedVariable | Constant):
-            binary_data(name, extract_obs_data(data), n_units, what)
+            binary_data(name, extract_obs_data(data), event_shape, what, values)
         return data
     mask = np.ma.getmaskarray(data) if isinstance(data, np.ma.MaskedArray) else None
-    values = np.asarray(data.data if mask is not None else data)
-    if values.dtype.kind not in "buif":
-        raise TypeError(f"{what} of {name!r} must be numbers 0 and 1, got an array of dtype {values.dtype}")
-    if n_units is not None and values.shape[-1:] != (n_units,):
-        raise ValueError(
-            f"{what} of {name!r} must have {n_units} columns, one for each unit, got the shape {values.shape}"
+    entries = np.asarray(data.data if mask is not None else data)
+    if entries.dtype.kind not in "buif":
+        raise TypeError(
+            f"{what} of {name!r} must be numbers {values[0]} and {values[1]}, got an array of dtype {entries.dtype}"
         )
+    _check_event_shape(name, entries.shape, event_shape, what)
     if mask is None:
-        _check_entries(name, values, what)
-        return values.astype(np.int64)
+        _check_entries(name, entries, what, values)
+        return entries.astype(np.int64)
     if mask.all():
         raise ValueError(f"{what} of {name!r} is masked everywhere, which clamps nothing: leave {what} out")
-    values = np.where(mask & np.isnan(values), 0, values)
-    _check_entries(name, values[~mask], what)
-    _check_entries(name, values[mask], f"what is masked in {what}")
-    return np.ma.masked_array(values.astype(np.int64), mask=mask)
+    entries = np.where(mask & np.isnan(entries), values[0], entries)
+    _check_entries(name, entries[~mask], what, values)
+    _check_entries(name, entries[mask], f"what is masked in {what}", values)
+    return np.ma.masked_array(entries.astype(np.int64), mask=mask)
 
 
-def _check_entries(name: str, values: np.ndarray, what: str) -> None:
-    wrong = values[(values != 0) & (values != 1)]
+def _check_event_shape(name: str, shape: tuple[int, ...], event_shape: tuple[int | None, ...], what: str) -> None:
+    last = shape[-len(event_shape) :] if event_shape else ()
+    fits = len(last) == len(event_shape) and all(
+        expected in (None, got) for got, expected in zip(last, event_shape, strict=True)
+    )
+    if not fits:
+        expected = f"{event_shape[0]} columns" if len(event_shape) == 1 else f"last axes of the lengths {event_shape}"
+        raise ValueError(f"{what} of {name!r} must have {expected}, one entry for each unit, got the shape {shape}")
+
+
+def _check_entries(name: str, entries: np.ndarray, what: str, values: tuple[int, int]) -> None:
+    wrong = entries[(entries != values[0]) & (entries != values[1])]
     if wrong.size:
         missing = (
             "; for a missing value use a masked array, such as numpy.ma.masked_invalid(data)"
             if np.isnan(wrong).any()
             else ""
         )
-        raise ValueError(f"{what} of {name!r} must be 0 or 1 everywhere, got {wrong.flat[0]}{missing}")
+        raise ValueError(
+            f"{what} of {name!r} must be {values[0]} or {values[1]} everywhere, got {wrong.flat[0]}{missing}"
+        )
 
 
-def binary_initval(name: str, initval: Any, n_units: int | None) -> Any:
-    """Check a start value of binary units; strategies such as "prior" and symbolic values pass.
+def binary_initval(
+    name: str, initval: Any, event_shape: tuple[int | None, ...], values: tuple[int, int] = (0, 1)
+) -> Any:
+    """Check a start value of two-valued units; strategies such as "prior" and symbolic values pass.
 
     Raises
     ------
     ValueError
-        If an entry is not 0 or 1, or if there are too many or too few columns.
+        If an entry is not one of the values, or if the shape does not fit.
     """
     if initval is None or isinstance(initval, str | Variable):
         return initval
-    return binary_data(name, np.asarray(initval), n_units, "initval")
+    return binary_data(name, np.asarray(initval), event_shape, "initval", values)
+
+
+def check_n_sweeps(n_sweeps: Any) -> int:
+    """Return the number of Gibbs sweeps before a draw.
+
+    Raises
+    ------
+    TypeError
+        If it is not an integer.
+    ValueError
+        If it is less than 1.
+    """
+    if isinstance(n_sweeps, bool) or not isinstance(n_sweeps, int | np.integer):
+        raise TypeError(f"n_sweeps must be an integer, got {n_sweeps!r}")
+    if n_sweeps < 1:
+        raise ValueError(f"n_sweeps must be at least 1, got {n_sweeps}")
+    return int(n_sweeps)
 
 
 def check_shape(distribution: str, shape: Any, n_units: int | None) -> None:

@@ -1,9 +1,9 @@
-"""Independent draws from an RBM and its layers; compiled, without PyTensor."""
+"""Independent draws from networks; compiled, without PyTensor."""
 
 import numpy as np
 from numba import njit
 
-__all__ = ["MAX_EXACT_UNITS", "draw_hidden", "draw_visible"]
+__all__ = ["MAX_EXACT_UNITS", "draw_hidden", "draw_pairwise", "draw_visible"]
 
 MAX_EXACT_UNITS = 12
 
@@ -116,3 +116,73 @@ def draw_hidden(rng, v, W, b):
     hidden = np.empty(b.size, np.int64)
     _draw_units(rng, b, W.T, v, hidden)
     return hidden
+
+
+@njit(cache=True)
+def _pair_field(data, indices, indptr, state, i):
+    field = 0.0
+    for k in range(indptr[i], indptr[i + 1]):
+        field += data[k] * state[indices[k]]
+    return field
+
+
+@njit(cache=True)
+def _draw_pairwise_exactly(rng, data, indices, indptr, coupling, biases, low):
+    n = biases.size
+    n_states = 1 << n
+    span = 1 - low
+    state = np.full(n, low, np.int64)
+    energy = 0.0  # relative to all units at the lower value
+    log_weights = np.empty(n_states)
+    gray = 0
+    for step in range(n_states):
+        if step:  # Gray code: one unit changes from state to state
+            flipped = 0
+            while not (step >> flipped) & 1:
+                flipped += 1
+            gray ^= 1 << flipped
+            rise = span if state[flipped] == low else -span
+            energy -= rise * (biases[flipped] + coupling * _pair_field(data, indices, indptr, state, flipped))
+            state[flipped] += rise
+        log_weights[gray] = -energy
+    cumulative = np.cumsum(np.exp(log_weights - log_weights.max()))
+    picked = np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right")
+    for i in range(n):
+        state[i] = low + span * ((picked >> i) & 1)
+    return state
+
+
+@njit(cache=True)
+def draw_pairwise(rng, data, indices, indptr, coupling, biases, low, n_sweeps):
+    """Draw units that are coupled in pairs.
+
+    Exact, by enumeration, if there are at most 12 units. Otherwise approximate: the end of `n_sweeps` sweeps of Gibbs
+    sampling, unit after unit, from a start where each unit has either value with equal probability.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    data, indices, indptr : ndarray
+        The couplings J in compressed rows.
+    coupling : float
+        Multiplies them.
+    biases : ndarray, shape (n,)
+    low : int
+        The lower value of a unit, 0 or −1; the upper one is 1.
+    n_sweeps : int
+
+    Returns
+    -------
+    ndarray of int64, shape (n,)
+    """
+    n = biases.size
+    if n <= MAX_EXACT_UNITS:
+        return _draw_pairwise_exactly(rng, data, indices, indptr, coupling, biases, low)
+    state = np.empty(n, np.int64)
+    for i in range(n):
+        state[i] = 1 if rng.random() < 0.5 else low
+    for _ in range(n_sweeps):
+        for i in range(n):
+            field = biases[i] + coupling * _pair_field(data, indices, indptr, state, i)
+            state[i] = 1 if rng.random() < _sigmoid((1 - low) * field) else low
+    return state

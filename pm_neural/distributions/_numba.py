@@ -6,17 +6,29 @@ The functions imported here from PyTensor are internal to it; nothing else in th
 from __future__ import annotations
 
 import zlib
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 from numba import njit
-from pytensor.link.numba.dispatch.basic import register_funcify_default_op_cache_key
+from pytensor.link.numba.dispatch.basic import (
+    NUMBA_CONSTANT_SIZE_LIMIT,
+    register_funcify_and_cache_key,
+    register_funcify_default_op_cache_key,
+)
 from pytensor.link.numba.dispatch.random import numba_core_rv_funcify
 
-from pm_neural.distributions import _draws
-from pm_neural.distributions._draws import draw_hidden, draw_visible
+from pm_neural.distributions import _draws, _elimination, _kaufman, boltzmann, spin_normalizer
+from pm_neural.distributions._draws import draw_hidden, draw_pairwise, draw_visible
+from pm_neural.distributions._elimination import elimination_log_partition
+from pm_neural.distributions.boltzmann import PairFields, PairwiseRV, pair_fields
 from pm_neural.distributions.normalizer import MAX_ENUMERATED_UNITS, RBMLogPartition
 from pm_neural.distributions.rbm import BernoulliRBMRV, HiddenUnitsRV
+from pm_neural.distributions.spin_normalizer import (
+    EliminationLogPartition,
+    TorusLogPartition,
+    torus_log_partition,
+)
 from step_methods.kernels import enumeration
 from step_methods.kernels.enumeration import log_partition_gradient
 
@@ -24,9 +36,9 @@ __all__: list[str] = []
 
 # Part of the key under which PyTensor keeps compiled functions on disk. They contain ours, so they are stale as
 # soon as one of the files changes.
-_CACHE_VERSION = zlib.crc32(
-    b"".join(Path(path).read_bytes() for path in (__file__, _draws.__file__, enumeration.__file__))
-)
+_MODULES = (_draws, _elimination, _kaufman, boltzmann, spin_normalizer, enumeration)
+_SOURCES = (__file__, *(str(module.__file__) for module in _MODULES))
+_CACHE_VERSION = zlib.crc32(b"".join(Path(path).read_bytes() for path in _SOURCES))
 
 
 @numba_core_rv_funcify.register(BernoulliRBMRV)
@@ -70,3 +82,79 @@ def _rbm_log_partition(op, node, **kwargs):
         )
 
     return log_partition, _CACHE_VERSION
+
+
+def _cache_version(arrays) -> int | None:
+    """Return a key for a function that has arrays compiled in, None if one is large: it then refers to memory."""
+    return None if any(array.nbytes > NUMBA_CONSTANT_SIZE_LIMIT for array in arrays) else _CACHE_VERSION
+
+
+def _cache_key(op, node, arrays) -> str | None:
+    if _cache_version(arrays) is None:
+        return None
+    dtypes = [str(variable.dtype) for variable in (*node.inputs, *node.outputs)]
+    return sha256(repr((type(op), op._props_dict(), dtypes, _CACHE_VERSION)).encode()).hexdigest()
+
+
+@numba_core_rv_funcify.register(PairwiseRV)
+def _pairwise(op, node):
+    data, indices, indptr = op.couplings.arrays
+    low, n_sweeps, shape = op.values[0], op.n_sweeps, op.event_shape
+
+    @njit
+    def draw(rng, coupling, biases):
+        flat = np.ascontiguousarray(biases).reshape(-1)
+        return draw_pairwise(rng, data, indices, indptr, coupling.item(), flat, low, n_sweeps).reshape(shape)
+
+    return draw, _cache_version(op.couplings.arrays)
+
+
+@register_funcify_and_cache_key(PairFields)
+def _pair_fields(op, node, **kwargs):
+    data, indices, indptr = op.couplings.arrays
+
+    @njit
+    def fields(state):
+        return pair_fields(data, indices, indptr, state)
+
+    return fields, _cache_key(op, node, op.couplings.arrays)
+
+
+def _spin_log_partition(compute, node):
+    """Wrap a function of (coupling, fields) in float64 in the types of a node."""
+    value_dtype, coupling_dtype, fields_dtype = (np.dtype(output.dtype) for output in node.outputs)
+
+    @njit
+    def log_partition(coupling, fields):
+        log_z, slope, means = compute(np.float64(coupling.item()), fields.astype(np.float64))
+        return (
+            np.asarray(log_z).astype(value_dtype),
+            np.asarray(slope).astype(coupling_dtype),
+            means.astype(fields_dtype),
+        )
+
+    return log_partition
+
+
+@register_funcify_and_cache_key(EliminationLogPartition)
+def _elimination_log_partition(op, node, **kwargs):
+    sites, widths, starts, bits, couplings, removed_starts, removed_bits = op.plan
+
+    @njit
+    def compute(coupling, fields):
+        return elimination_log_partition(
+            sites, widths, starts, bits, couplings, removed_starts, removed_bits, coupling, fields
+        )
+
+    return _spin_log_partition(compute, node), _cache_key(op, node, op.plan)
+
+
+@register_funcify_and_cache_key(TorusLogPartition)
+def _torus_log_partition(op, node, **kwargs):
+    rows, columns, weight, rounding = op.rows, op.columns, op.weight, op.rounding
+
+    @njit
+    def compute(coupling, fields):
+        return torus_log_partition(rows, columns, weight, rounding, coupling, fields)
+
+    return _spin_log_partition(compute, node), _cache_key(op, node, ())

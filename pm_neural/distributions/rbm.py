@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pytensor.tensor as pt
 from pymc.distributions.dist_math import check_parameters
-from pymc.distributions.distribution import Discrete
 from pymc.distributions.shape_utils import rv_size_is_none
 from pymc.logprob.abstract import _logprob
 from pytensor.tensor import TensorVariable
 from pytensor.tensor.random.op import RandomVariable
 
-from pm_neural.distributions._checks import (
-    binary_data,
-    binary_initval,
-    check_shape,
-    finite_parameter,
-)
+from pm_neural.distributions._checks import check_n_sweeps, check_shape, finite_parameter
 from pm_neural.distributions._compiled_op import CompiledOp
 from pm_neural.distributions._draws import draw_hidden, draw_visible
+from pm_neural.distributions._units import UNSAID, BinaryUnits, as_float, loop_over_batch, on_support
 from pm_neural.distributions.normalizer import check_enumerable, rbm_log_partition
 from step_methods.network import (
     RestrictedNetwork,
@@ -32,42 +27,6 @@ from step_methods.network import (
 )
 
 __all__ = ["BernoulliRBM", "HiddenUnits"]
-
-_UNSAID: Any = object()
-
-
-class _BinaryLayer(Discrete):
-    """A layer of 0/1 units: what is passed for it is checked before PyMC casts or trims it."""
-
-    def __new__(cls, name, *args, n_units=None, observed=None, initval=None, **kwargs):
-        if observed is not None:
-            observed = binary_data(name, observed, n_units)
-        return super().__new__(
-            cls,
-            name,
-            *args,
-            observed=observed,
-            initval=binary_initval(name, initval, n_units),
-            **kwargs,
-        )
-
-
-def _loop_over_batch(draw, n_core_dims, inputs, size):
-    """Call a draw of one layer for each element of a batch, in backends other than numba."""
-    batch_shapes = [x.shape[: x.ndim - n] for x, n in zip(inputs, n_core_dims, strict=True)]
-    batch = tuple(size) if size is not None else np.broadcast_shapes(*batch_shapes)
-    inputs = [np.broadcast_to(x, batch + x.shape[x.ndim - n :]) for x, n in zip(inputs, n_core_dims, strict=True)]
-    draws = [draw(*(np.ascontiguousarray(x[i]) for x in inputs)) for i in np.ndindex(batch)]
-    n_units = inputs[-1].shape[-1]
-    return np.reshape(draws, (*batch, n_units)).astype(np.int64)
-
-
-def _on_support(value: TensorVariable) -> TensorVariable:
-    return pt.all(pt.eq(value, 0) | pt.eq(value, 1), axis=-1)
-
-
-def _as_float(value: TensorVariable, like: TensorVariable) -> TensorVariable:
-    return value.astype(like.dtype)
 
 
 class BernoulliRBMRV(CompiledOp, RandomVariable):
@@ -90,10 +49,10 @@ class BernoulliRBMRV(CompiledOp, RandomVariable):
 
     def rng_fn(self, rng, W, a, b, size):
         """Draw in backends other than numba."""
-        return _loop_over_batch(lambda W, b, a: draw_visible(rng, W, a, b, self.n_sweeps), (2, 1, 1), (W, b, a), size)
+        return loop_over_batch(lambda W, b, a: draw_visible(rng, W, a, b, self.n_sweeps), (2, 1, 1), (W, b, a), size)
 
 
-class BernoulliRBM(_BinaryLayer):
+class BernoulliRBM(BinaryUnits):
     r"""Visible units of a restricted Boltzmann machine with binary units.
 
     The joint distribution of visible units v and hidden units h is
@@ -171,7 +130,7 @@ class BernoulliRBM(_BinaryLayer):
     def __new__(cls, name, W, a, b, *, normalize: Literal["exact"] | None = None, **kwargs):
         """Register the distribution as a variable of the current model."""
         W = finite_parameter("W", W, 2)
-        return super().__new__(cls, name, W, a, b, n_units=W.type.shape[-2], normalize=normalize, **kwargs)
+        return super().__new__(cls, name, W, a, b, event_shape=W.type.shape[-2:-1], normalize=normalize, **kwargs)
 
     @classmethod
     def rv_op(cls, W, a, b, *, normalize, n_sweeps, size=None, rng=None):
@@ -188,22 +147,18 @@ class BernoulliRBM(_BinaryLayer):
         a,
         b,
         *,
-        normalize: Literal["exact"] | None = _UNSAID,
+        normalize: Literal["exact"] | None = UNSAID,
         n_sweeps: int = 1000,
         **kwargs,
     ):
         """Make a variable that belongs to no model; `normalize` must be given."""
-        if normalize is _UNSAID:
+        if normalize is UNSAID:
             raise TypeError(
                 'BernoulliRBM.dist() needs normalize=None or normalize="exact" said explicitly: inside a mixture '
                 "a missing normalizer gives wrong weights even with fixed parameters"
             )
         if normalize not in (None, "exact"):
             raise ValueError(f'normalize must be None or "exact", got {normalize!r}')
-        if isinstance(n_sweeps, bool) or not isinstance(n_sweeps, int | np.integer):
-            raise TypeError(f"n_sweeps must be an integer, got {n_sweeps!r}")
-        if n_sweeps < 1:
-            raise ValueError(f"n_sweeps must be at least 1, got {n_sweeps}")
         W, a, b = (
             finite_parameter("W", W, 2),
             finite_parameter("a", a, 1),
@@ -215,7 +170,7 @@ class BernoulliRBM(_BinaryLayer):
         check_shape("BernoulliRBM", kwargs.get("shape"), n_visible)
         if normalize == "exact":
             check_enumerable((n_visible, n_hidden))
-        return super().dist([W, a, b], normalize=normalize, n_sweeps=int(n_sweeps), **kwargs)
+        return super().dist([W, a, b], normalize=normalize, n_sweeps=check_n_sweeps(n_sweeps), **kwargs)
 
     def support_point(rv, size, W, a, b):
         """Start where each visible unit is on if its field is positive with all hidden units half on."""
@@ -237,12 +192,12 @@ def _bernoulli_rbm_logprob(op, values, rng, size, W, a, b, **kwargs):
     random = random_inputs([W, a, b])
     if random and op.normalize is None:
         raise ValueError(unnormalized_message(getattr(value, "name", None) or "BernoulliRBM", random))
-    v = _as_float(value, W)
+    v = as_float(value, W)
     hidden_fields = b + pt.matvec(W.mT, v)
     logp = (a * v).sum(axis=-1) + pt.softplus(hidden_fields).sum(axis=-1)
     if op.normalize == "exact":
         logp = logp - rbm_log_partition(W, a, b)
-    logp = pt.switch(_on_support(value), logp, -np.inf)
+    logp = pt.switch(on_support(value), logp, -np.inf)
     return check_parameters(logp, pt.eq(W.shape[-2], a.shape[-1]), msg="W and a must fit")
 
 
@@ -262,10 +217,10 @@ class HiddenUnitsRV(CompiledOp, RandomVariable):
 
     def rng_fn(self, rng, v, W, b, size):
         """Draw in backends other than numba."""
-        return _loop_over_batch(lambda v, W, b: draw_hidden(rng, v, W, b), (1, 2, 1), (v, W, b), size)
+        return loop_over_batch(lambda v, W, b: draw_hidden(rng, v, W, b), (1, 2, 1), (v, W, b), size)
 
 
-class HiddenUnits(_BinaryLayer):
+class HiddenUnits(BinaryUnits):
     r"""Hidden units of a restricted Boltzmann machine given its visible units.
 
     They are independent of each other given the visible units v,
@@ -311,8 +266,8 @@ class HiddenUnits(_BinaryLayer):
 
     def __new__(cls, name, v, **kwargs):
         """Register the distribution as a variable of the current model."""
-        n_units = _network_of_visible(v).hidden_biases.type.shape[-1]
-        return super().__new__(cls, name, v, n_units=n_units, **kwargs)
+        event_shape = _network_of_visible(v).hidden_biases.type.shape[-1:]
+        return super().__new__(cls, name, v, event_shape=event_shape, **kwargs)
 
     @classmethod
     def dist(cls, v, **kwargs):
@@ -323,7 +278,7 @@ class HiddenUnits(_BinaryLayer):
 
     def support_point(rv, size, v, W, b):
         """Start where a hidden unit is on if its field is positive."""
-        start = pt.gt(b + pt.matvec(W.mT, _as_float(v, W)), 0)
+        start = pt.gt(b + pt.matvec(W.mT, as_float(v, W)), 0)
         return start if rv_size_is_none(size) else pt.broadcast_to(start, rv.shape)
 
 
@@ -340,9 +295,9 @@ def _network_of_visible(v) -> RestrictedNetwork:
 @_logprob.register(HiddenUnitsRV)
 def _hidden_units_logprob(op, values, rng, size, v, W, b, **kwargs):
     (value,) = values
-    fields = b + pt.matvec(W.mT, _as_float(v, W))
-    logp = (_as_float(value, W) * fields - pt.softplus(fields)).sum(axis=-1)
-    return pt.switch(_on_support(value), logp, -np.inf)
+    fields = b + pt.matvec(W.mT, as_float(v, W))
+    logp = (as_float(value, W) * fields - pt.softplus(fields)).sum(axis=-1)
+    return pt.switch(on_support(value), logp, -np.inf)
 
 
 @hidden_layer_of.register(HiddenUnitsRV)
