@@ -109,8 +109,8 @@ def report(idata: xr.DataTree, var_names: str | Sequence[str] | None = None) -> 
     # Like PyMC, we load ArviZ when it is needed; it takes longer than all the rest.
     from arviz_stats import summary
 
-    posterior = _read_posterior(idata)
-    names = _read_names(var_names, posterior)
+    posterior = read_posterior(idata)
+    names = read_names(var_names, posterior)
     # A variable and its free units hold the same draws: look at the free units, once.
     looked_at = list(dict.fromkeys(_free_units(name, posterior) for name in names))
     n_clamped = {
@@ -135,7 +135,7 @@ def report(idata: xr.DataTree, var_names: str | Sequence[str] | None = None) -> 
         )
 
 
-def _read_posterior(idata: xr.DataTree) -> xr.Dataset:
+def read_posterior(idata: xr.DataTree) -> xr.Dataset:
     if not isinstance(idata, xr.DataTree):
         raise TypeError(f"idata must be an xarray.DataTree, got {type(idata).__name__}")
     if "posterior" not in idata.children:
@@ -149,7 +149,7 @@ def _read_posterior(idata: xr.DataTree) -> xr.Dataset:
     return posterior.transpose(*_SAMPLE_DIMS, ...)
 
 
-def _read_names(var_names: str | Sequence[str] | None, posterior: xr.Dataset) -> list[str]:
+def read_names(var_names: str | Sequence[str] | None, posterior: xr.Dataset) -> list[str]:
     if var_names is None:
         return [str(name) for name in posterior.data_vars]
     names = [var_names] if isinstance(var_names, str) else list(var_names)

@@ -1,0 +1,399 @@
+"""Exact transition matrices of step methods, and the certificate that they sample the right distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from functools import partial
+from math import log2
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.special import softmax
+
+from pm_neural.diagnostics._forced import ForcedGenerator, outcomes
+from pm_neural.diagnostics._units import (
+    Point,
+    UnitStates,
+    complete_point,
+    log_weights,
+    single_precision_matters,
+    units_of,
+)
+from pm_neural.diagnostics.markov import detailed_balance_gap, is_aperiodic, is_irreducible, spectral_gap
+
+if TYPE_CHECKING:
+    from pymc.model import Model
+
+__all__ = ["Certificate", "TransitionMatrix", "certify", "transition_matrix"]
+
+# Runs of a step, over all states to start from. Twelve units that are all drawn in a step need as many.
+MAX_RUNS = 1 << 24
+# Kernels record no smaller probability than about 1e-308, also where an infinite field makes a unit certain.
+_NEVER = 1e-290
+# The average over all orders of n units takes time of order 8ⁿ.
+MAX_UNITS_RANDOM_ORDER = 10
+_ROWS_AT_A_TIME = 16
+
+
+@dataclass(frozen=True, eq=False)
+class TransitionMatrix:
+    """Exact transition matrix of one step of a step method.
+
+    The functions that take a transition matrix take this, too, and so does ``numpy.asarray``.
+
+    Attributes
+    ----------
+    matrix : ndarray, shape (n_states, n_states)
+        T[i, j], the probability of state j after a step from state i.
+    states : ndarray of int64, shape (n_states, n_units)
+        The states, in the order of ``itertools.product`` with the low value first: the last unit changes fastest.
+    units : tuple of str
+        Names of the units, the columns of `states`: those of the step's variables, in their order.
+    """
+
+    matrix: np.ndarray = field(repr=False)
+    states: np.ndarray = field(repr=False)
+    units: tuple[str, ...]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.matrix, dtype=dtype, copy=copy)
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """What the exact transition matrix T of a step method says about it; `print` shows it.
+
+    Attributes
+    ----------
+    step : str
+        Name of the step method.
+    invariance_error : float
+        max |pT − p|, where p is the exact distribution of the step's units given all else.
+    tolerance : float
+        The largest `invariance_error` that passes.
+    irreducible : bool
+        Whether every state that has a log-probability above −inf is reached from every other.
+    aperiodic : bool
+    reversible : bool
+        Whether detailed balance holds, up to `tolerance`. A step method need not be reversible to be right.
+    detailed_balance_gap : float
+        max |p_i T_ij − p_j T_ji|.
+    spectral_gap : float
+        1 − |λ₂|, the rate at which one step forgets where it started.
+    transition : TransitionMatrix
+        T on all states. A state that is impossible stays where it is.
+    probabilities : ndarray, shape (n_states,)
+        p.
+    """
+
+    step: str
+    invariance_error: float
+    tolerance: float
+    irreducible: bool
+    aperiodic: bool
+    reversible: bool
+    detailed_balance_gap: float
+    spectral_gap: float
+    transition: TransitionMatrix = field(repr=False)
+    probabilities: np.ndarray = field(repr=False)
+
+    @property
+    def invariant(self) -> bool:
+        """Whether the step leaves p as it is, up to `tolerance`."""
+        return self.invariance_error <= self.tolerance
+
+    @property
+    def passed(self) -> bool:
+        """Whether the step is invariant, irreducible and aperiodic: then it converges to p from any state."""
+        return self.invariant and self.irreducible and self.aperiodic
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def __str__(self) -> str:
+        n_states, n_units = self.transition.states.shape
+        relaxation = f"{1 / self.spectral_gap:.4g} steps" if self.spectral_gap > 0 else "infinite"
+        rows = (
+            ("max |pT - p|", f"{self.invariance_error:.1e}", f"at most {self.tolerance:.0e}", self.invariant),
+            ("irreducible", _yes(self.irreducible), "needed", self.irreducible),
+            ("aperiodic", _yes(self.aperiodic), "needed", self.aperiodic),
+            ("reversible", _yes(self.reversible), f"detailed balance gap {self.detailed_balance_gap:.1e}", True),
+            ("spectral gap", f"{self.spectral_gap:.4g}", f"relaxation time {relaxation}", True),
+        )
+        lines = [f"{self.step}: {'passed' if self.passed else 'FAILED'}, {n_units} units, {n_states} states"]
+        for what, value, remark, right in rows:
+            lines.append(f"  {what:<14}{value:<10}{remark}{'' if right else '   <- FAILED'}")
+        return "\n".join(lines)
+
+
+def transition_matrix(step: Any, point: Point | None = None) -> TransitionMatrix:
+    r"""Compute the exact transition matrix of a step method.
+
+    It comes from the code that samples, not from a second implementation of the rule: every random decision of
+    the step is forced both ways, and weighted with the probability that the step itself computed for it,
+
+    .. math::
+
+        T_{ij} = \sum_{d:\ i \to j} \prod_k q_k^{d_k} (1 - q_k)^{1 - d_k},
+
+    over all sequences d of decisions that lead from state i to state j. Units that the step draws only on its way are
+    summed out by that.
+
+    Parameters
+    ----------
+    step : BlockedStep
+        A step method of this package; ``pm.BinaryMetropolis`` or ``pm.BinaryGibbsMetropolis``; or any that has
+        a method ``forced_step(point, bits)`` as `BlockGibbs` has. Its variables must have two values per unit and at
+        most 12 units. It is not changed, and tuning is taken to be over.
+    point : dict, optional
+        Values of the model's other variables, by the names of ``model.initial_point()``, whose values hold for
+        those that are not given.
+
+    Returns
+    -------
+    TransitionMatrix
+
+    Raises
+    ------
+    TypeError
+        If `step` is not one step method whose decisions can be forced.
+    ValueError
+        If its variables do not have two values per unit, or too many units; if it makes too many decisions; if
+        a binary step method of PyMC is to update spins; if `point` does not fit the model.
+
+    Notes
+    -----
+    A step that makes n decisions is run 2ⁿ times from each state, some 12 µs each: ten units that are drawn in one
+    step take 13 seconds, twelve some minutes. Of a step with ``sweeps_per_draw`` > 1 the matrix of one sweep is
+    computed, and its power is returned. BinaryGibbsMetropolis is run one unit at a time, and the products of these
+    matrices are averaged over all orders of its units (at most 10) where its order is random.
+
+    Examples
+    --------
+    >>> import numpy as np, pymc as pm, pm_neural as pmn
+    >>> with pm.Model():
+    ...     v = pmn.BernoulliRBM("v", np.ones((2, 2)), np.zeros(2), np.zeros(2))
+    ...     T = pmn.diagnostics.transition_matrix(pmn.BlockGibbs([v]))
+    >>> T.matrix.shape, T.units
+    ((4, 4), ('v[0]', 'v[1]'))
+    """
+    matrix_of, _, units = _read(step, point)
+    return _result(matrix_of(np.ones(len(units.states), bool)), units)
+
+
+def certify(step: Any, point: Point | None = None, *, tolerance: float | None = None) -> Certificate:
+    """Prove on a small model that a step method samples the right distribution.
+
+    The exact transition matrix T of the step (see `transition_matrix`) is held against the distribution p that the
+    model's own log-probability gives its units: the step passes if pT = p, and if it can get from every
+    state to every other and has no period.
+
+    Parameters
+    ----------
+    step : BlockedStep
+        See `transition_matrix`.
+    point : dict, optional
+        Values of the model's other variables; those of ``model.initial_point()`` by default.
+    tolerance : float, optional
+        The largest max |pT − p| that passes. By default 1e-12, and 1e-6 if float32 limits p: because ``floatX`` is
+        float32, or by a number like ``p=0.75``, which PyTensor takes for float32 as it is exact in that, and takes its
+        logarithm in float32, too (not of ``p=np.float64(0.75)``).
+
+    Returns
+    -------
+    Certificate
+
+    Raises
+    ------
+    TypeError
+        See `transition_matrix`.
+    ValueError
+        See `transition_matrix`; if the log-probability is NaN somewhere; if `tolerance` is not positive.
+
+    Examples
+    --------
+    >>> import numpy as np, pymc as pm, pm_neural as pmn
+    >>> with pm.Model():
+    ...     v = pmn.BernoulliRBM("v", np.ones((3, 2)), np.zeros(3), np.zeros(2))
+    ...     certificate = pmn.diagnostics.certify(pmn.BlockGibbs([v]))
+    >>> certificate.passed, certificate.reversible
+    (True, True)
+    """
+    if tolerance is not None and not tolerance > 0:
+        raise ValueError(f"tolerance must be positive, got {tolerance}")
+    matrix_of, model, units = _read(step, point)
+    log_weight = log_weights(model, units)
+    if tolerance is None:
+        tolerance = 1e-6 if single_precision_matters(model, units, log_weight) else 1e-12
+    possible = np.isfinite(log_weight)
+    p = softmax(log_weight)
+    T = matrix_of(possible)
+    # A chain that leaves the possible states has already failed; look at how it moves among all states then.
+    leak = T[np.ix_(possible, ~possible)].sum()
+    inside = possible if leak <= _NEVER else np.ones(len(p), bool)
+    within, p_within = T[np.ix_(inside, inside)], p[inside]
+    balance = detailed_balance_gap(within, p_within)
+    return Certificate(
+        step=getattr(step, "name", type(step).__name__),
+        invariance_error=float(np.abs(p @ T - p).max()),
+        tolerance=tolerance,
+        irreducible=is_irreducible(within),
+        aperiodic=is_aperiodic(within),
+        reversible=balance <= tolerance,
+        detailed_balance_gap=balance,
+        spectral_gap=spectral_gap(within),
+        transition=_result(T, units),
+        probabilities=p,
+    )
+
+
+def _result(matrix: np.ndarray, units: UnitStates) -> TransitionMatrix:
+    return TransitionMatrix(matrix, units.states, units.labels)
+
+
+def _yes(flag: bool) -> str:
+    return "yes" if flag else "no"
+
+
+type _MatrixOf = Callable[[np.ndarray], np.ndarray]
+
+
+def _read(step: Any, point: Point | None) -> tuple[_MatrixOf, Model, UnitStates]:
+    """Return what computes the matrix (given which states to start from), the model and its states."""
+    from pymc.step_methods import BinaryGibbsMetropolis, BinaryMetropolis
+    from pymc.step_methods.compound import BlockedStep, CompoundStep
+
+    if isinstance(step, CompoundStep):
+        raise TypeError(
+            "step must be a single step method, got a CompoundStep; its parts step.methods can be certified one by one"
+        )
+    if not isinstance(step, BlockedStep):
+        raise TypeError(f"step must be a step method, got {type(step).__name__}")
+    forces = callable(getattr(step, "forced_step", None))
+    if not forces and not isinstance(step, BinaryMetropolis | BinaryGibbsMetropolis):
+        raise TypeError(
+            "step must have a method forced_step(point, bits), or be pm.BinaryMetropolis or "
+            f"pm.BinaryGibbsMetropolis: the random decisions of {type(step).__name__} cannot be forced"
+        )
+    # PyMC keeps what a step was made with for pickling, the model always among it.
+    model: Model = step.__getnewargs_ex__()[1]["model"]
+    units = units_of(model, step.vars, complete_point(model, point))
+    step = copy(step)
+    step.stop_tuning()
+    if forces:
+        return partial(_forced_step_matrix, step, units), model, units
+    if set(units.values) != {(0, 1)}:
+        raise ValueError(
+            f"{type(step).__name__} proposes 1 − x, which is right for 0/1 units only: the spins of "
+            f"{', '.join(name for name, pair in zip(units.names, units.values, strict=True) if pair != (0, 1))} would "
+            "never move. Use BlockGibbs"
+        )
+    if isinstance(step, BinaryMetropolis):
+        return partial(_array_step_matrix, step, units), model, units
+    return partial(_gibbs_metropolis_matrix, step, units), model, units
+
+
+def _decision_matrix(
+    run: Callable[[int, np.ndarray], tuple[int, np.ndarray]], starts: np.ndarray, name: str
+) -> np.ndarray:
+    """Force the decisions of a step from each state; the states that are not to start from stay where they are."""
+    T = np.diag((~starts).astype(np.float64))
+    max_runs = MAX_RUNS // len(starts)
+    for i in np.flatnonzero(starts):
+        try:
+            for j, probability in outcomes(partial(run, int(i)), max_runs):
+                T[i, j] += probability
+        except ValueError as error:
+            error.add_note(f"while forcing the decisions of {name} from state {i}")
+            raise
+    return T
+
+
+def _forced_step_matrix(step: Any, units: UnitStates, starts: np.ndarray) -> np.ndarray:
+    n_sweeps = getattr(step, "sweeps_per_draw", 1)
+    if n_sweeps > 1:
+        arguments, options = step.__getnewargs_ex__()
+        step = type(step)(*arguments, **{**options, "sweeps_per_draw": 1})
+    # As a chain would start it, with the shared data of now.
+    step.setup_chain(np.random.default_rng(0), tune=0, draws=1)
+    points = _points(units)
+
+    def run(start: int, bits: np.ndarray) -> tuple[int, np.ndarray]:
+        new_point, probabilities = step.forced_step(points[start], bits)
+        return units.index_of_point(new_point), probabilities
+
+    return np.linalg.matrix_power(_decision_matrix(run, starts, step.name), n_sweeps)
+
+
+def _array_step_matrix(step: Any, units: UnitStates, starts: np.ndarray) -> np.ndarray:
+    """Drive the ``astep`` of a step method of PyMC, its log-probability evaluated once per state."""
+    from pymc.blocking import DictToArrayBijection, RaveledVars
+
+    points = _points(units)
+    raveled = [DictToArrayBijection.map({name: point[name] for name in units.names}) for point in points]
+    (own_logp,) = step.fs
+    table = [own_logp(point) for point in points]
+
+    def logp(q: RaveledVars) -> np.ndarray:
+        return table[units.index_of(q.data)]
+
+    def run(start: int, bits: np.ndarray) -> tuple[int, np.ndarray]:
+        step.rng = generator = ForcedGenerator(bits)
+        q, _ = step.astep(RaveledVars(raveled[start].data.copy(), raveled[start].point_map_info), logp)
+        return units.index_of(q.data), np.array(generator.probabilities)
+
+    with np.errstate(over="ignore"):  # in its sampler statistics
+        return _decision_matrix(run, starts, step.name)
+
+
+def _points(units: UnitStates) -> list[dict[str, np.ndarray]]:
+    return [units.point_at(i) for i in range(len(units.states))]
+
+
+def _gibbs_metropolis_matrix(step: Any, units: UnitStates, starts: np.ndarray) -> np.ndarray:
+    """Multiply the matrices of the single units, in the step's order or averaged over all orders."""
+    n_units = int(log2(len(units.states)))
+    order, random_order = list(step.order), step.shuffle_dims
+    if random_order and n_units > MAX_UNITS_RANDOM_ORDER:
+        raise ValueError(
+            "BinaryGibbsMetropolis with order='random' can be certified for at most "
+            f"{MAX_UNITS_RANDOM_ORDER} units, got {n_units}; give it a fixed order"
+        )
+    step.shuffle_dims = False
+    kernels = []
+    for unit in range(n_units):
+        step.order = [unit]
+        kernels.append(csr_array(_array_step_matrix(step, units, starts)))
+    if random_order:
+        return _average_over_orders(kernels)
+    T = np.eye(len(starts))
+    for unit in order:
+        T = T @ kernels[unit]
+    return T
+
+
+def _average_over_orders(kernels: Sequence[csr_array]) -> np.ndarray:
+    """Average the products of matrices over all orders of them.
+
+    The average over the orders of a set follows from those of its subsets: A(S) is the mean over k in S, which comes
+    last, of A(S without k) T_k. That is 2ⁿ sets instead of n! orders.
+    """
+    n_states = kernels[0].shape[0]
+    n = len(kernels)
+    by_size: list[list[int]] = [[] for _ in range(n + 1)]
+    for subset in range(1 << n):
+        by_size[subset.bit_count()].append(subset)
+    T = np.empty((n_states, n_states))
+    for first in range(0, n_states, _ROWS_AT_A_TIME):
+        rows = slice(first, first + _ROWS_AT_A_TIME)
+        average = {0: np.eye(n_states)[rows]}
+        for size in range(1, n + 1):
+            average = {
+                subset: sum(average[subset ^ (1 << k)] @ kernels[k] for k in range(n) if subset >> k & 1) / size
+                for subset in by_size[size]
+            }
+        T[rows] = average[(1 << n) - 1]
+    return T
