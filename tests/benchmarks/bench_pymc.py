@@ -1,8 +1,8 @@
 """Inside pm.sample: BlockGibbs against BinaryGibbsMetropolis and the field's loops; first draw; import time.
 
-RBMs of 64×100 units: trained on the digits, and with random weights that mix fast, N(0, 0.3), or slowly, N(0,
-1). One chain, one core, no progress bar, one thread, float64 unless said otherwise. A sweep updates all 164
-units once; a draw is one sweep unless said otherwise.
+RBMs of 64×100 units: trained on the digits, and with random weights that mix fast, N(0, 0.3), or slowly, N(0, 2). One
+chain, one core, no progress bar, one thread, float64 unless said otherwise. A sweep updates all 164 units once; a draw
+is one sweep unless said otherwise.
 """
 # ruff: noqa: E402
 
@@ -281,7 +281,7 @@ def print_table(title: str, rows: list[dict]) -> None:
 def main() -> None:
     logging.getLogger("pymc").setLevel(logging.ERROR)
     print_table("P1, trained on the digits, one chain", list(sampling_rows(trained_parameters())))
-    for scale in (0.3, 1.0):
+    for scale in (0.3, 2.0):
         print_table(f"P1, weights N(0, {scale}), one chain", list(sampling_rows(random_parameters(scale))))
     print_table("Time to the first draw", list(first_draw_rows()))
     print_table("Import", list(import_rows()))
