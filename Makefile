@@ -10,7 +10,7 @@ PYTEST_ARGS ?= -n auto
 .NOTPARALLEL:
 
 demo: $(VENV)/.has-torch
-	$(PYTHON) case_studies --short --figures $(FIGURES)
+	$(PYTHON) case_studies coin digits_rbm --short --figures $(FIGURES)
 
 test: $(VENV)/.has-torch $(VENV)/.has-test
 	$(PYTHON) -m pytest $(PYTEST_ARGS)
