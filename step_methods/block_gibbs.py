@@ -36,23 +36,25 @@ class BlockGibbsState(StepMethodState):
 
 
 class BlockGibbs(BlockedStep):
-    r"""Block Gibbs sampling of restricted Boltzmann machines.
+    r"""Block Gibbs sampling of restricted Boltzmann machines, Boltzmann machines and Ising fields.
 
-    The units of one layer are independent given the other layer, so a whole layer is drawn at once from its
-    exact conditional: a sweep draws h given v, then v given h (Smolensky [1]_; Hinton [2]_, section 2). Each
-    sweep leaves the posterior invariant; the kernel's transition matrix is tested for it.
+    Units that do not interact are independent given the others, so they are drawn together from their exact
+    conditional. In a restricted machine these are its two layers: a sweep draws h given v, then v given h (Smolensky
+    [1]_; Hinton [2]_, section 2). In a field of units that are coupled in pairs they are the colors of its graph, two
+    on most lattices; a dense network is swept unit by unit. Each sweep leaves the posterior invariant, which
+    ``pmn.diagnostics.certify`` proves on small models through the kernel that runs.
 
     Other terms of the model that depend on a unit, such as a likelihood or a child, are evidence: they enter the unit's
     logit as log p(unit = 1) − log p(unit = 0). Each element of a term may depend on one unit, through element-wise
     operations, constant indices, broadcasting and sums over other axes; other terms are refused, never ignored.
 
-    It is chosen by a bare ``pm.sample()`` for `BernoulliRBM` and `HiddenUnits`; options then go through
-    ``pm.sample(block_gibbs={"sweeps_per_draw": 10})``.
+    It is chosen by a bare ``pm.sample()`` for `BernoulliRBM`, `HiddenUnits`, `BoltzmannMachine` and `Ising`; options
+    then go through ``pm.sample(block_gibbs={"sweeps_per_draw": 10})``.
 
     Parameters
     ----------
     vars : list of Variable
-        Layers of one or more networks, clamped units (masked data) allowed. With the visible units alone,
+        Layers or fields of one or more networks, clamped units (masked data) allowed. With the visible units alone,
         hidden units are auxiliary: drawn within the step, and forgotten, if the model has no `HiddenUnits` of
         them. If it has, the step conditions on their current values. With `HiddenUnits` alone it conditions on
         the current visible units.
@@ -81,7 +83,7 @@ class BlockGibbs(BlockedStep):
         If a variable is not a layer of a network or not in the model; if it has no free units; if an element of
         another term of the model depends on several units, if the term excludes both values of a unit, sees a
         minibatch or joins the two layers of one network; if parameters are random and the network is not normalized;
-        if the start value is not 0 or 1.
+        if the start value is not one of the units' two values.
 
     Notes
     -----
