@@ -71,7 +71,7 @@ class Certificate:
     step : str
         Name of the step method.
     invariance_error : float
-        max |pT − p|, where p is the exact distribution of the step's units given all else.
+        ``max |pT − p|``, where p is the exact distribution of the step's units given all else.
     tolerance : float
         The largest `invariance_error` that passes.
     irreducible : bool
@@ -80,9 +80,9 @@ class Certificate:
     reversible : bool
         Whether detailed balance holds, up to `tolerance`. A step method need not be reversible to be right.
     detailed_balance_gap : float
-        max |p_i T_ij − p_j T_ji|.
+        ``max |p_i T_ij − p_j T_ji|``.
     spectral_gap : float
-        1 − |λ₂|, the rate at which one step forgets where it started.
+        ``1 − |λ₂|``, the rate at which one step forgets where it started.
     transition : TransitionMatrix
         T on all states. A state that is impossible stays where it is.
     probabilities : ndarray, shape (n_states,)
@@ -198,7 +198,7 @@ def certify(step: Any, point: Point | None = None, *, tolerance: float | None = 
     point : dict, optional
         Values of the model's other variables; those of ``model.initial_point()`` by default.
     tolerance : float, optional
-        The largest max |pT − p| that passes. By default 1e-12, and 1e-6 if float32 limits p: because ``floatX`` is
+        The largest ``max |pT − p|`` that passes. By default 1e-12, and 1e-6 if float32 limits p: because ``floatX`` is
         float32, or by a number like ``p=0.75``, which PyTensor takes for float32 as it is exact in that, and takes its
         logarithm in float32, too (not of ``p=np.float64(0.75)``).
 

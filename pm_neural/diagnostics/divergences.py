@@ -243,7 +243,7 @@ def kl_divergence(p: StateProbabilities | ArrayLike, q: StateProbabilities | Arr
 
 
 def total_variation_distance(p: StateProbabilities | ArrayLike, q: StateProbabilities | ArrayLike) -> Divergence:
-    """Compute the total variation distance ½ Σ |p − q|, the largest difference in the probability of any event.
+    """Compute the total variation distance ``½ Σ |p − q|``, the largest difference in the probability of any event.
 
     Parameters
     ----------

@@ -174,7 +174,7 @@ def stationary_distribution(T: ArrayLike) -> np.ndarray:
 
 
 def detailed_balance_gap(T: ArrayLike, p: ArrayLike) -> float:
-    """Compute max |p_i T_ij − p_j T_ji|, zero for a chain that is reversible with respect to `p`.
+    """Compute ``max |p_i T_ij − p_j T_ji|``, zero for a chain that is reversible with respect to `p`.
 
     Parameters
     ----------
@@ -192,10 +192,10 @@ def detailed_balance_gap(T: ArrayLike, p: ArrayLike) -> float:
 
 
 def spectral_gap(T: ArrayLike) -> float:
-    """Compute the absolute spectral gap, 1 − |λ₂|.
+    """Compute the absolute spectral gap, ``1 − |λ₂|``.
 
-    λ₂ is the eigenvalue second in modulus; the first is 1. Deviations from the stationary distribution die out as |λ₂|ᵗ
-    after t steps. The gap is zero for a reducible or periodic chain.
+    λ₂ is the eigenvalue second in modulus; the first is 1. Deviations from the stationary distribution die out as
+    ``|λ₂|ᵗ`` after t steps. The gap is zero for a reducible or periodic chain.
 
     Parameters
     ----------
@@ -233,7 +233,7 @@ def relaxation_time(T: ArrayLike) -> float:
 def total_variation(
     T: ArrayLike, p: ArrayLike, steps: int | Sequence[int] | np.ndarray, start: int | ArrayLike | None = None
 ) -> np.ndarray:
-    """Compute the total variation distance to `p` after a number of steps, ½ Σ_j |P(j after t steps) − p_j|.
+    """Compute the total variation distance to `p` after a number of steps, ``½ Σ_j |P(j after t steps) − p_j|``.
 
     Parameters
     ----------

@@ -290,7 +290,7 @@ class BoltzmannMachine(_Pairwise):
     J : array_like, sparse array or matrix, networkx graph or Lattice; shape (n, n)
         Couplings: constant data, symmetric with zero diagonal. Sparse matrices stay sparse. A graph's couplings are
         the attribute "weight" of its edges, 1 without one, in the order of its nodes; see `lattice` for lattices.
-    b : tensor_like of float, shape (..., *axes)
+    b : tensor_like of float, shape (..., axes of the field)
         Biases; a number for all units, or what broadcasts over the axes of the field. Leading dimensions of the
         parameters are a batch of independent fields.
     coupling : tensor_like of float, shape (...)
@@ -381,7 +381,7 @@ class Ising(_Pairwise):
     ----------
     J : array_like, sparse array or matrix, networkx graph or Lattice; shape (n, n)
         Couplings: constant data, symmetric with zero diagonal, as in `BoltzmannMachine`.
-    h : tensor_like of float, shape (..., *axes)
+    h : tensor_like of float, shape (..., axes of the field)
         The field; a number for all spins, or what broadcasts over the axes.
     coupling, normalize, event_ndim, n_sweeps
         As in `BoltzmannMachine`. "kaufman" needs h = 0 [1]_.
