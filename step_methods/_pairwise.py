@@ -82,6 +82,8 @@ class PairwiseSampler:
         self._name = reader.visible.value_name or ""
         self._evidence = evidence.get(self._name)
         self._parameters: tuple[np.ndarray, ...] = ()
+        self._ndim = network.ndim
+        self._batch: tuple[int, ...] = ()
         self._low = network.values[0]
         self._are_spins = self._low == -1
         self._row_sums = np.asarray(network.couplings.sum(axis=1)).ravel()
@@ -110,11 +112,10 @@ class PairwiseSampler:
             self._fields = self._lay_out()
         coupling, biases = self._parameters
         logits = None if self._evidence is None else self._evidence.logits(point)
-        n_fields, n_units = len(self._fields), self._row_sums.size
-        couplings = np.broadcast_to(coupling.reshape(-1), (n_fields,))
-        for field, c, b in zip(
-            self._fields, couplings, np.broadcast_to(biases.reshape(-1, n_units), (n_fields, n_units)), strict=True
-        ):
+        n_units = self._row_sums.size
+        couplings = np.broadcast_to(coupling, self._batch).ravel()
+        all_biases = np.broadcast_to(biases, (*self._batch, n_units)).reshape(-1, n_units)
+        for field, c, b in zip(self._fields, couplings, all_biases, strict=True):
             self._set_parameters(field, float(c), b)
             field.biases[:] = field.plain_biases
             if logits is not None:
@@ -157,6 +158,7 @@ class PairwiseSampler:
 
     def _lay_out(self) -> list[_Field]:
         values, free = self._reader.visible.read()
+        self._batch = values.shape[: values.ndim - self._ndim]
         n_units = self._row_sums.size
         values, free = values.reshape(-1, n_units), free.reshape(-1, n_units)
         whole: PreparedPairwise | None = None

@@ -135,21 +135,20 @@ class BlockGibbs(BlockedStep):
             initial_point = model.initial_point()
 
         rvs = [model.values_to_rvs[value] for value in self.vars]
-        updated = {value.name for value in self.vars}
+        updated = {value.name: value for value in self.vars}
         readers = read_networks(model, rvs, initial_point, compile_kwargs)
         self._layers = {name: layer for reader in readers for name, layer in reader.free_layers.items()}
         self._check_values(initial_point)
         evidence = {
-            name: Evidence(model, value, self._layers[name].values, terms, initial_point, compile_kwargs)
+            name: Evidence(model, updated[name], self._layers[name].values, terms, initial_point, compile_kwargs)
             for reader in readers
             for name, terms in reader.terms.items()
-            for value in self.vars
-            if terms and value.name == name
+            if terms
         }
         self._samplers: list[_Sampler] = [
             PairwiseSampler(reader, evidence)
             if isinstance(reader.network, PairwiseNetwork)
-            else RestrictedSampler(reader, updated, evidence)
+            else RestrictedSampler(reader, set(updated), evidence)
             for reader in readers
         ]
         # Networks that a term joins are updated in turn within every sweep, otherwise one after the other.

@@ -18,8 +18,6 @@ from pymc.data import MinibatchOp
 from pymc.logprob.utils import local_remove_check_parameter
 from pymc.model import Model
 from pymc.pytensorf import compile as compile_pymc
-from pytensor import function
-from pytensor.compile.mode import Mode
 from pytensor.compile.ops import ViewOp
 from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.fg import FunctionGraph
@@ -36,11 +34,9 @@ from pytensor.tensor.subtensor import (
     Subtensor,
 )
 
-from step_methods.network import random_inputs
+from step_methods.network import evaluate, random_inputs
 
 __all__ = ["Evidence"]
-
-_EVALUATE = Mode(linker="py", optimizer=None)
 
 # Operations that only move elements about, and which of their inputs the elements come from; the others are shapes and
 # indices.
@@ -237,14 +233,14 @@ class _UnitsOf:
                 inputs.append(variable)
             else:
                 raise _Mixed(node)
-        return function([], node.op.make_node(*inputs).outputs[0], mode=_EVALUATE)().astype(int)
+        return evaluate([node.op.make_node(*inputs).outputs[0]])[0].astype(int)
 
     def _filled(self, variable: Variable, label: np.ndarray | None) -> np.ndarray:
         return np.full(self._value(variable).shape, _NO_UNIT) if label is None else label
 
     def _value(self, variable: Variable) -> np.ndarray:
         at_point = graph_replace([variable], self._at_point, strict=False)
-        return np.asarray(function([], at_point, mode=_EVALUATE, on_unused_input="ignore")()[0])
+        return np.asarray(evaluate(at_point)[0])
 
 
 def _reduce(node: Apply, labels: np.ndarray | None) -> np.ndarray:

@@ -49,6 +49,7 @@ __all__ = [
     "ParameterReader",
     "RestrictedNetwork",
     "check_units",
+    "evaluate",
     "free_variable",
     "hidden_layer_of",
     "is_layer",
@@ -272,7 +273,8 @@ def _parts(variable: Variable) -> Iterator[Variable]:
         yield variable
 
 
-def _evaluate(variables: Sequence[Variable]) -> list[np.ndarray]:
+def evaluate(variables: Sequence[Variable]) -> list[np.ndarray]:
+    """Return the values of variables that depend on constants and shared data only, without compiling them."""
     return function([], list(variables), mode=_EVALUATE, on_unused_input="ignore")()
 
 
@@ -338,7 +340,7 @@ class ParameterReader:
             If a value is not finite.
         """
         if self._function is None:
-            values = _evaluate(self._parameters)
+            values = evaluate(self._parameters)
         else:
             values = self._function(*[point[name] for name in self._input_names])
         for value, what in zip(values, self._names, strict=True):
@@ -421,7 +423,7 @@ class LayerReader:
         if self.free_rv is not None:
             clamped[self.free_rv] = np.zeros(self._free_shape, np.int64)
             marks[self.free_rv] = np.ones(self._free_shape, np.int64)
-        values, free = _evaluate([self._with(clamped), self._with(marks)])
+        values, free = evaluate([self._with(clamped), self._with(marks)])
         free = free.astype(bool)
         values = np.asarray(values)
         check_units(values[~free], self.values, f"the data of {str(self._variable.name)!r}")

@@ -39,6 +39,10 @@ def batch_of_spins(rng):
     return pmn.Ising("z", symmetric(rng, 3), rng.normal(size=(2, 3)), coupling=np.array([0.5, -1.0]))
 
 
+def batch_with_two_axes(rng):
+    return pmn.Ising("z", symmetric(rng, 2), rng.normal(size=(2, 1, 2)), coupling=np.array([0.5, -1.0]))
+
+
 def clamped_bits(rng):
     observed = np.ma.masked_array([1, 0, 0, 1, 1, 0], mask=[0, 1, 1, 0, 1, 1])
     return pmn.BoltzmannMachine("z", symmetric(rng, 6), rng.normal(size=6), observed=observed)
@@ -55,6 +59,7 @@ FIELDS = [
     lattice_spins,
     odd_torus_of_bits,
     batch_of_spins,
+    batch_with_two_axes,
     clamped_bits,
     clamped_spins,
 ]
