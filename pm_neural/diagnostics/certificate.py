@@ -10,7 +10,7 @@ from math import log2
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import coo_array, csr_array
 from scipy.special import softmax
 
 from pm_neural.diagnostics._forced import ForcedGenerator, outcomes
@@ -146,8 +146,9 @@ def transition_matrix(step: Any, point: Point | None = None) -> TransitionMatrix
     ----------
     step : BlockedStep
         A step method of this package; ``pm.BinaryMetropolis`` or ``pm.BinaryGibbsMetropolis``; or any that has
-        a method ``forced_step(point, bits)`` as `BlockGibbs` has. Its variables must have two values per unit and at
-        most 12 units. It is not changed, and tuning is taken to be over.
+        a method ``forced_step(point, bits)``, or ``forced_stage(stage, point, bits)`` with `n_stages` and
+        `stages_in_random_order`, as `BlockGibbs` has. Its variables must have two values per unit and at most 12 units.
+        It is not changed, and tuning is taken to be over.
     point : dict, optional
         Values of the model's other variables, by the names of ``model.initial_point()``, whose values hold for
         those that are not given.
@@ -166,10 +167,12 @@ def transition_matrix(step: Any, point: Point | None = None) -> TransitionMatrix
 
     Notes
     -----
-    A step that makes n decisions is run 2ⁿ times from each state, some 12 µs each: ten units that are drawn in one
-    step take 13 seconds, twelve some minutes. Of a step with ``sweeps_per_draw`` > 1 the matrix of one sweep is
-    computed, and its power is returned. BinaryGibbsMetropolis is run one unit at a time, and the products of these
-    matrices are averaged over all orders of its units (at most 10) where its order is random.
+    A step that makes n decisions is run 2ⁿ times from each state, some 15 µs each. A step that can be forced stage by
+    stage is: the matrices T_k of its n stages are computed one by one, and the matrix of a sweep is their product
+    T_0 T_1 ... in a fixed order, and (mean T_k)ⁿ if a sweep is n independent uniform picks of stages. Of a step with
+    ``sweeps_per_draw`` > 1 the matrix of one sweep is computed, and its power is returned. BinaryGibbsMetropolis is
+    run one unit at a time, and the products of these matrices are averaged over all orders of its units (at most 10)
+    where its order is random.
 
     Examples
     --------
@@ -272,8 +275,10 @@ def _read(step: Any, point: Point | None) -> tuple[_MatrixOf, Model, UnitStates]
         )
     if not isinstance(step, BlockedStep):
         raise TypeError(f"step must be a step method, got {type(step).__name__}")
-    forces = callable(getattr(step, "forced_step", None))
-    if not forces and not isinstance(step, BinaryMetropolis | BinaryGibbsMetropolis):
+    forced_matrix = next(
+        (matrix for method, matrix in _FORCED_MATRIX.items() if callable(getattr(step, method, None))), None
+    )
+    if forced_matrix is None and not isinstance(step, BinaryMetropolis | BinaryGibbsMetropolis):
         raise TypeError(
             "step must have a method forced_step(point, bits), or be pm.BinaryMetropolis or "
             f"pm.BinaryGibbsMetropolis: the random decisions of {type(step).__name__} cannot be forced"
@@ -283,8 +288,8 @@ def _read(step: Any, point: Point | None) -> tuple[_MatrixOf, Model, UnitStates]
     units = units_of(model, step.vars, complete_point(model, point))
     step = copy(step)
     step.stop_tuning()
-    if forces:
-        return partial(_forced_step_matrix, step, units), model, units
+    if forced_matrix is not None:
+        return partial(_sweeps_matrix, forced_matrix, step, units), model, units
     if set(units.values) != {(0, 1)}:
         raise ValueError(
             f"{type(step).__name__} proposes 1 − x, which is right for 0/1 units only: the spins of "
@@ -298,34 +303,71 @@ def _read(step: Any, point: Point | None) -> tuple[_MatrixOf, Model, UnitStates]
 
 def _decision_matrix(
     run: Callable[[int, np.ndarray], tuple[int, np.ndarray]], starts: np.ndarray, name: str
-) -> np.ndarray:
+) -> csr_array:
     """Force the decisions of a step from each state; the states that are not to start from stay where they are."""
-    T = np.diag((~starts).astype(np.float64))
-    max_runs = MAX_RUNS // len(starts)
-    for i in np.flatnonzero(starts):
+    n_states = len(starts)
+    idle = np.flatnonzero(~starts)
+    rows, columns, weights = idle.tolist(), idle.tolist(), [1.0] * len(idle)
+    max_runs = MAX_RUNS // n_states
+    for i in np.flatnonzero(starts).tolist():
         try:
-            for j, probability in outcomes(partial(run, int(i)), max_runs):
-                T[i, j] += probability
+            for j, probability in outcomes(partial(run, i), max_runs):
+                rows.append(i)
+                columns.append(j)
+                weights.append(probability)
         except ValueError as error:
             error.add_note(f"while forcing the decisions of {name} from state {i}")
             raise
-    return T
+    # Several ways to one state are added up.
+    return coo_array((weights, (rows, columns)), shape=(n_states, n_states)).tocsr()
 
 
-def _forced_step_matrix(step: Any, units: UnitStates, starts: np.ndarray) -> np.ndarray:
+def _sweeps_matrix(
+    one_sweep: Callable[[Any, UnitStates, np.ndarray], np.ndarray], step: Any, units: UnitStates, starts: np.ndarray
+) -> np.ndarray:
+    """Raise the matrix of one sweep to the power of the sweeps of a draw."""
     n_sweeps = getattr(step, "sweeps_per_draw", 1)
     if n_sweeps > 1:
         arguments, options = step.__getnewargs_ex__()
         step = type(step)(*arguments, **{**options, "sweeps_per_draw": 1})
     # As a chain would start it, with the shared data of now.
     step.setup_chain(np.random.default_rng(0), tune=0, draws=1)
+    return np.linalg.matrix_power(one_sweep(step, units, starts), n_sweeps)
+
+
+def _forced_matrix(
+    force: Callable[[Point, np.ndarray], tuple[Point, np.ndarray]], units: UnitStates, starts: np.ndarray, name: str
+) -> csr_array:
     points = _points(units)
 
     def run(start: int, bits: np.ndarray) -> tuple[int, np.ndarray]:
-        new_point, probabilities = step.forced_step(points[start], bits)
+        new_point, probabilities = force(points[start], bits)
         return units.index_of_point(new_point), probabilities
 
-    return np.linalg.matrix_power(_decision_matrix(run, starts, step.name), n_sweeps)
+    return _decision_matrix(run, starts, name)
+
+
+def _step_matrix(step: Any, units: UnitStates, starts: np.ndarray) -> np.ndarray:
+    return _forced_matrix(step.forced_step, units, starts, step.name).toarray()
+
+
+def _staged_matrix(step: Any, units: UnitStates, starts: np.ndarray) -> np.ndarray:
+    """Compose the matrix of a sweep from those of its stages."""
+    n_stages = step.n_stages
+    stages = [
+        _forced_matrix(partial(step.forced_stage, stage), units, starts, f"{step.name}, stage {stage},")
+        for stage in range(n_stages)
+    ]
+    if step.stages_in_random_order:
+        stages = [sum(stages[1:], stages[0]) / n_stages] * n_stages
+    T = stages[0].toarray()
+    for stage in stages[1:]:
+        T = T @ stage
+    return T
+
+
+# How to get the matrix of one sweep from a step method that has one of these methods; the first is the faster.
+_FORCED_MATRIX = {"forced_stage": _staged_matrix, "forced_step": _step_matrix}
 
 
 def _array_step_matrix(step: Any, units: UnitStates, starts: np.ndarray) -> np.ndarray:
@@ -346,7 +388,7 @@ def _array_step_matrix(step: Any, units: UnitStates, starts: np.ndarray) -> np.n
         return units.index_of(q.data), np.array(generator.probabilities)
 
     with np.errstate(over="ignore"):  # in its sampler statistics
-        return _decision_matrix(run, starts, step.name)
+        return _decision_matrix(run, starts, step.name).toarray()
 
 
 def _points(units: UnitStates) -> list[dict[str, np.ndarray]]:
