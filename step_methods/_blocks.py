@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
-__all__ = ["Blocks", "blocks_by_name", "check_independent", "numbers_of_blocks", "parse_blocks"]
+__all__ = ["Blocks", "blocks_by_name", "check_independent", "numbers_of_blocks", "parse_blocks", "places_of"]
 
 # A block is flat indices, index tuples or a mask; they partition the free units of one variable.
 type Blocks = Sequence[Any] | np.ndarray
@@ -138,6 +138,14 @@ def numbers_of_blocks(blocks: Sequence[np.ndarray], size: int) -> np.ndarray:
     for k, block in enumerate(blocks):
         numbers[block] = k
     return numbers
+
+
+def places_of(numbers: np.ndarray, size: int) -> np.ndarray:
+    """Return where each of 0, 1, ..., size - 1 stands in `numbers`, −1 for those that do not."""
+    places = np.full(size, -1)
+    held = np.flatnonzero(numbers >= 0)
+    places[numbers[held]] = held
+    return places
 
 
 def check_independent(blocks: Sequence[np.ndarray], couplings: csr_array, shape: tuple[int, ...], name: str) -> None:

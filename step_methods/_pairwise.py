@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from step_methods._restricted import Units
+from step_methods._blocks import check_independent, numbers_of_blocks, places_of
+from step_methods._restricted import Decisions, Scan, Units
 from step_methods.evidence import Evidence
 from step_methods.kernels.pairwise import (
     PreparedPairwise,
     energy_pairwise,
+    order_of_decisions,
+    prepare_blocks,
+    prepare_in_order,
     prepare_pairwise,
     sweep_pairwise,
     sweep_pairwise_forced,
+    update_blocks,
+    update_blocks_forced,
 )
+from step_methods.kernels.pairwise_sparse import color_units
 from step_methods.network import NetworkReader, PairwiseNetwork
 
 __all__ = ["PairwiseSampler"]
@@ -36,6 +43,10 @@ class _Field:
         Its free units in the raveled value of the variable.
     network : tuple
         The couplings between its free units, as the kernels want them.
+    numbers : ndarray of int64, shape (n_free,)
+        The block of each free unit, where blocks were given or the order is random; otherwise empty.
+    own_number : ndarray of int64, shape (n_blocks,)
+        What the kernels call each block, −1 where none of its units is in this field.
     from_clamped : ndarray, shape (n_free,)
         What the clamped units add to the field of each free one, for a coupling of 1.
     plain_biases, biases : ndarray, shape (n_free,)
@@ -49,11 +60,18 @@ class _Field:
     free: np.ndarray
     places: slice
     network: PreparedPairwise
+    numbers: np.ndarray
+    own_number: np.ndarray
     from_clamped: np.ndarray
     plain_biases: np.ndarray
     biases: np.ndarray
     coupling: float = 1.0
     constant_energy: float = 0.0
+
+    def picks(self, blocks: np.ndarray) -> np.ndarray:
+        """Return those of the blocks that have units in this field, by the numbers that the kernels take."""
+        own = self.own_number[blocks]
+        return own[own >= 0]
 
 
 class PairwiseSampler:
@@ -66,16 +84,33 @@ class PairwiseSampler:
     reader : NetworkReader
     evidence : mapping
         What other terms say about the units of the variables that are updated, by name.
+    blocks : mapping
+        From `step_methods._blocks.parse_blocks`, by the names of value variables; none where they are to be found.
+    in_random_order : bool
+        Whether blocks are picked at random, so that `draw` and `force` are given their numbers.
 
     Attributes
     ----------
     changes : bool
         Whether parameters or evidence have to be read at every step.
+    inputs : list of str
+        The value variables that they are read from.
     conditioned_on, updated : list of str
         Name of the value variable that a draw depends on, and that it draws.
+
+    Raises
+    ------
+    ValueError
+        If units of a block interact.
     """
 
-    def __init__(self, reader: NetworkReader, evidence: Mapping[str, Evidence]):
+    def __init__(
+        self,
+        reader: NetworkReader,
+        evidence: Mapping[str, Evidence],
+        blocks: Mapping[str, Sequence[np.ndarray]],
+        in_random_order: bool,
+    ):
         network = reader.network
         assert isinstance(network, PairwiseNetwork)
         self._reader = reader
@@ -89,27 +124,40 @@ class PairwiseSampler:
         self._row_sums = np.asarray(network.couplings.sum(axis=1)).ravel()
         self._couplings = csr_array(4 * network.couplings if self._are_spins else network.couplings)
         self._fields: list[_Field] = []
+        self._is_stale = True
         self.changes = reader.parameters.changes or not (self._evidence is None or self._evidence.fixed)
+        self.inputs = [*reader.parameters.inputs, *(self._evidence.inputs if self._evidence else ())]
         self.conditioned_on = self.updated = [self._name]
+        self._blocks = blocks.get(self._name)
+        self._in_random_order = in_random_order
+        if self._blocks is not None:
+            _, free = reader.visible.read()
+            check_independent(self._blocks, network.couplings, free.shape, reader.name)
 
     @property
     def n_units(self) -> int:
         """Number of units of the model that a draw updates."""
         return sum(field.biases.size for field in self._fields)
 
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks that are picked from in random order."""
+        return self._fields[0].own_number.size
+
     def start(self) -> None:
         """Forget, at the start of a chain, what may have changed since the last one."""
         if self._evidence is not None or not self._reader.constant:
-            self._fields = []
+            self._is_stale = True
 
     def read(self, point: Mapping[str, np.ndarray]) -> None:
         """Read parameters and evidence and, where they were forgotten, the clamped units."""
-        if self._fields and not self.changes:
+        if not (self._is_stale or self.changes):
             return
-        if not self._fields or self._reader.parameters.changes:
+        if self._is_stale or self._reader.parameters.changes:
             self._parameters = self._reader.parameters.read(point)
-        if not self._fields:
+        if self._is_stale:
             self._fields = self._lay_out()
+            self._is_stale = False
         coupling, biases = self._parameters
         logits = None if self._evidence is None else self._evidence.logits(point)
         n_units = self._row_sums.size
@@ -121,34 +169,58 @@ class PairwiseSampler:
             if logits is not None:
                 field.biases += logits[field.places]
 
-    def draw(self, old: Units, new: Units, n_sweeps: int, stream: np.ndarray) -> tuple[float, int]:
-        """Fill in the new units; return the energy after the last sweep and how many units changed."""
+    def draw(self, old: Units, new: Units, scan: Scan, stream: np.ndarray) -> tuple[float, int]:
+        """Fill in the new units; return the energy after the last update and how many units changed.
+
+        Parameters
+        ----------
+        old, new : dict
+        scan : int or ndarray of int64
+            How many sweeps to make, or the numbers of the blocks to update.
+        stream : ndarray
+        """
         before, after = old[self._name], new[self._name]
         total_energy = 0.0
         for field in self._fields:
             bits = self._to_bits(before[field.places])
-            sweep_pairwise(field.network, bits, field.biases, field.coupling, n_sweeps, stream)
+            if isinstance(scan, int):
+                sweep_pairwise(field.network, bits, field.biases, field.coupling, scan, stream)
+            else:
+                update_blocks(field.network, bits, field.biases, field.coupling, field.picks(scan), stream)
             total_energy += field.constant_energy + energy_pairwise(
                 field.network, bits, field.plain_biases, field.coupling
             )
             after[field.places] = self._from_bits(bits)
         return total_energy, int(np.count_nonzero(before != after))
 
-    def force(self, old: Units, new: Units, n_sweeps: int, bits: Iterator[int]) -> list[float]:
+    def force(self, old: Units, new: Units, scan: Scan, bits: Iterator[int]) -> list[float]:
         """Fill in the new units by decisions from `bits`; return the probability of a 1 for each of them."""
         before, after = old[self._name], new[self._name]
         all_probabilities: list[float] = []
         for field in self._fields:
-            n_decisions = n_sweeps * field.biases.size
+            units = self._to_bits(before[field.places])
+            if isinstance(scan, int):
+                n_decisions = scan * units.size
+            else:
+                n_decisions = int(np.bincount(field.numbers, minlength=self.n_blocks)[scan].sum())
             decisions = np.fromiter(islice(bits, n_decisions), np.uint8, n_decisions)
             probabilities = np.empty(n_decisions)
-            units = self._to_bits(before[field.places])
-            sweep_pairwise_forced(
-                field.network, units, field.biases, field.coupling, n_sweeps, decisions, probabilities
-            )
+            network = field.network, units, field.biases, field.coupling
+            if isinstance(scan, int):
+                sweep_pairwise_forced(*network, scan, decisions, probabilities)
+            else:
+                update_blocks_forced(*network, field.picks(scan), decisions, probabilities)
             after[field.places] = self._from_bits(units)
             all_probabilities += probabilities.tolist()
         return all_probabilities
+
+    def decisions(self) -> Decisions:
+        """Return which units a sweep decides on, block after block, and the stages that these decisions make up."""
+        orders = [order_of_decisions(field.network, field.biases) for field in self._fields]
+        units = np.concatenate([order + f.places.start for f, order in zip(self._fields, orders, strict=True)])
+        if not self._in_random_order:
+            return units, np.arange(units.size)
+        return units, np.concatenate([f.numbers[order] for f, order in zip(self._fields, orders, strict=True)])
 
     def _to_bits(self, units: np.ndarray) -> np.ndarray:
         return (units != self._low).astype(np.uint8)
@@ -160,30 +232,59 @@ class PairwiseSampler:
         values, free = self._reader.visible.read()
         self._batch = values.shape[: values.ndim - self._ndim]
         n_units = self._row_sums.size
+        numbers = self._number_blocks(free)
         values, free = values.reshape(-1, n_units), free.reshape(-1, n_units)
-        whole: PreparedPairwise | None = None
+        prepared: dict[bytes, PreparedPairwise] = {}
         fields = []
         stop = 0
-        for field_values, field_free in zip(values, free, strict=True):
+        for field_values, field_free, field_numbers in zip(values, free, numbers.reshape(free.shape), strict=True):
             start, stop = stop, stop + int(field_free.sum())
             bits = np.where(field_free, 0, self._to_bits(field_values))
             to_free = self._couplings[field_free]
-            if field_free.all():
-                network = whole = whole or prepare_pairwise(self._couplings)
-            else:
-                network = prepare_pairwise(csr_array(to_free[:, field_free]))
+            # Fields with the same free units in the same blocks share their couplings.
+            key = field_free.tobytes() + field_numbers.tobytes()
+            field_numbers = field_numbers[field_free]
+            own_blocks, own_numbers = np.unique(field_numbers, return_inverse=True)
+            if key not in prepared:
+                couplings = self._couplings if field_free.all() else csr_array(to_free[:, field_free])
+                prepared[key] = self._prepare(couplings, own_numbers)
             fields.append(
                 _Field(
                     bits=bits,
                     free=field_free,
                     places=slice(start, stop),
-                    network=network,
+                    network=prepared[key],
+                    numbers=field_numbers,
+                    own_number=places_of(own_blocks, int(numbers.max()) + 1),
                     from_clamped=to_free @ bits.astype(self._couplings.dtype),
                     plain_biases=np.empty(stop - start, self._couplings.dtype),
                     biases=np.empty(stop - start, self._couplings.dtype),
                 )
             )
         return fields
+
+    def _number_blocks(self, free: np.ndarray) -> np.ndarray:
+        """Return the number of each unit's block, of the shape of `free`; −1 for clamped units, or if there are none.
+
+        Blocks that are to be found are the colors of the free units, the first of all fields of a batch together, and
+        so on.
+        """
+        numbers = np.full(free.shape, -1)
+        if self._blocks is not None:
+            numbers = numbers_of_blocks(self._blocks, free.size).reshape(free.shape)
+        elif self._in_random_order:
+            n_units = self._row_sums.size
+            for field_free, field_numbers in zip(free.reshape(-1, n_units), numbers.reshape(-1, n_units), strict=True):
+                field_numbers[field_free] = color_units(csr_array(self._couplings[field_free][:, field_free]))
+        return numbers
+
+    def _prepare(self, couplings: csr_array, own_numbers: np.ndarray) -> PreparedPairwise:
+        if self._blocks is None and not self._in_random_order:
+            return prepare_pairwise(couplings)
+        one_by_one = np.array_equal(own_numbers, np.arange(own_numbers.size))
+        if one_by_one and not self._in_random_order:
+            return prepare_in_order(couplings)
+        return prepare_blocks(couplings, own_numbers)
 
     def _set_parameters(self, field: _Field, coupling: float, biases: np.ndarray) -> None:
         energy_of_zero = 0.0  # energy of the state in which all bits are 0

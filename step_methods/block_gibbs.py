@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, repeat
-from typing import Any, ClassVar
+from itertools import chain, groupby, repeat
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pymc.blocking import PointType, StatsType
@@ -16,10 +16,11 @@ from pytensor.graph.basic import Variable
 from rich.progress import TextColumn
 from rich.table import Column
 
+from step_methods._blocks import Blocks, blocks_by_name, parse_blocks
 from step_methods._pairwise import PairwiseSampler
-from step_methods._restricted import RestrictedSampler, Units
+from step_methods._restricted import Decisions, RestrictedSampler, Scan, Units
 from step_methods.evidence import Evidence
-from step_methods.kernels.random import seed_stream
+from step_methods.kernels.random import fill_integers, seed_stream
 from step_methods.network import NetworkReader, PairwiseNetwork, check_units, free_variable, is_layer, read_networks
 
 __all__ = ["BlockGibbs"]
@@ -42,7 +43,8 @@ class BlockGibbs(BlockedStep):
     conditional. In a restricted machine these are its two layers: a sweep draws h given v, then v given h (Smolensky
     [1]_; Hinton [2]_, section 2). In a field of units that are coupled in pairs they are the colors of its graph, two
     on most lattices; a dense network is swept unit by unit. Each sweep leaves the posterior invariant, which
-    ``pmn.diagnostics.certify`` proves on small models through the kernel that runs.
+    ``pmn.diagnostics.certify`` proves on small models through the kernel that runs. Blocks of your own, and a random
+    order of the blocks, are possible.
 
     Other terms of the model that depend on a unit, such as a likelihood or a child, are evidence: they enter the unit's
     logit as log p(unit = 1) − log p(unit = 0). Each element of a term may depend on one unit, through element-wise
@@ -63,6 +65,18 @@ class BlockGibbs(BlockedStep):
         without progress bar), a sweep of a small machine 1 µs: several sweeps a draw give less correlated draws
         for about the same time and memory. With ``cores=1`` no draw has to travel between processes, which
         costs more than 100 µs each.
+    order : {"fixed", "random"}
+        A sweep goes through the blocks in turn, or it is as many independent uniform picks of a block as there are
+        blocks, counted over all variables of the step. A random order makes the step reversible with respect to the
+        posterior; as a rule, a fixed one forgets faster.
+    blocks : sequence, or dict from the name of a variable to a sequence, optional
+        Which units are drawn together, in the order of a sweep; found by itself by default. A block is a sequence of
+        flat (row-major) indices into the variable, a sequence of index tuples, or a boolean mask of its shape. The
+        blocks must partition the free units, and units of a block must not interact; a batch counts with all its axes.
+        A step of several variables takes a dict, in which a variable that is left out keeps its own blocks, which come
+        last in a sweep. For masked data give the name and the shape of the whole variable. A block of visible units
+        whose hidden units are auxiliary is drawn together with all of these: h given v, then the block given h.
+        In a restricted machine, blocks are slower than whole layers: fields are summed coupling by coupling.
     model : Model, optional
         The model of the context by default.
     rng : int, Generator or None
@@ -78,9 +92,10 @@ class BlockGibbs(BlockedStep):
     Raises
     ------
     TypeError
-        If `sweeps_per_draw` is not an integer.
+        If `sweeps_per_draw` is not an integer, or `blocks` not blocks.
     ValueError
-        If a variable is not a layer of a network or not in the model; if it has no free units; if an element of
+        If `order` is not known; if `blocks` do not partition the free units, or units of a block interact; if a
+        variable is not a layer of a network or not in the model; if it has no free units; if an element of
         another term of the model depends on several units, if the term excludes both values of a unit, sees a
         minibatch or joins the two layers of one network; if parameters are random and the network is not normalized;
         if the start value is not one of the units' two values.
@@ -119,6 +134,8 @@ class BlockGibbs(BlockedStep):
         vars: Sequence[Variable] | Variable,
         *,
         sweeps_per_draw: int = 1,
+        order: Literal["fixed", "random"] = "fixed",
+        blocks: Blocks | Mapping[str, Blocks] | None = None,
         model: Model | None = None,
         rng: RandomGenerator = None,
         initial_point: PointType | None = None,
@@ -127,6 +144,9 @@ class BlockGibbs(BlockedStep):
     ):
         model = modelcontext(model)
         self.sweeps_per_draw = _at_least_one("sweeps_per_draw", sweeps_per_draw)
+        if order not in ("fixed", "random"):
+            raise ValueError(f"order must be 'fixed' or 'random', got {order!r}")
+        self.order = order
         vars = vars if isinstance(vars, Sequence) else [vars]
         free = [free_variable(model, var) for var in vars]
         self.vars = get_value_vars_from_user_vars(list(dict.fromkeys(free)), model)
@@ -139,6 +159,7 @@ class BlockGibbs(BlockedStep):
         readers = read_networks(model, rvs, initial_point, compile_kwargs)
         self._layers = {name: layer for reader in readers for name, layer in reader.free_layers.items()}
         self._check_values(initial_point)
+        own_blocks = self._read_blocks(blocks)
         evidence = {
             name: Evidence(model, updated[name], self._layers[name].values, terms, initial_point, compile_kwargs)
             for reader in readers
@@ -146,18 +167,18 @@ class BlockGibbs(BlockedStep):
             if terms
         }
         self._samplers: list[_Sampler] = [
-            PairwiseSampler(reader, evidence)
+            PairwiseSampler(reader, evidence, own_blocks, self.stages_in_random_order)
             if isinstance(reader.network, PairwiseNetwork)
-            else RestrictedSampler(reader, set(updated), evidence)
+            else RestrictedSampler(reader, set(updated), evidence, own_blocks, self.stages_in_random_order)
             for reader in readers
         ]
         # Networks that a term joins are updated in turn within every sweep, otherwise one after the other.
-        joined = _joins_networks(readers)
-        self._n_rounds = self.sweeps_per_draw if joined else 1
-        self._sweeps_per_round = 1 if joined else self.sweeps_per_draw
+        self._joined = _joins_networks(readers)
         for sampler in self._samplers:
             sampler.read(initial_point)
         self._n_units = sum(sampler.n_units for sampler in self._samplers)
+        self._first_block = np.cumsum([0, *(sampler.n_blocks for sampler in self._samplers)])
+        self._decisions: Decisions | None = None
         self._start(get_random_generator(rng))
 
     def setup_chain(self, rng: RandomGenerator, tune: int, draws: int) -> None:
@@ -172,20 +193,101 @@ class BlockGibbs(BlockedStep):
         self.rng = rng
         self.stream = seed_stream(rng)
         self._start_is_checked = False
+        self._read_at: dict[int, bytes] = {}
 
     def step(self, point: PointType) -> tuple[PointType, StatsType]:
         """Draw all units of the step's variables once."""
         if not self._start_is_checked:
             self._check_values(point)
             self._start_is_checked = True
+        self._read_at.clear()
         new_point = point.copy()
+        turns = self._turns() if self.order == "fixed" else self._random_turns(self._draw_picks())
         energies: dict[int, float] = {}
         n_changed = 0
-        for i, sampler, old, new in self._each_sampler(new_point):
-            energies[i], changed = sampler.draw(old, new, self._sweeps_per_round, self.stream)
+        for i, scan in turns:
+            sampler = self._samplers[i]
+            if sampler.changes:
+                sampler.read(new_point)
+            old, new = _make_room(sampler, new_point)
+            energies[i], changed = sampler.draw(old, new, scan, self.stream)
             n_changed += changed
-        flip_rate = n_changed / (self._n_rounds * self._n_units)
-        return new_point, [{"energy": sum(energies.values()), "flip_rate": flip_rate}]
+        if len(turns) > len(self._samplers):
+            n_changed = sum(int(np.count_nonzero(new_point[v.name] != point[v.name])) for v in self.vars)
+        return new_point, [{"energy": sum(energies.values()), "flip_rate": n_changed / self._n_units}]
+
+    def _turns(self) -> list[tuple[int, Scan]]:
+        """Return which sampler's turn it is, and how many sweeps it makes, in a fixed order."""
+        n_rounds = self.sweeps_per_draw if self._joined else 1
+        sweeps = 1 if self._joined else self.sweeps_per_draw
+        turns: list[tuple[int, Scan]] = [(i, sweeps) for i in range(len(self._samplers))]
+        return turns * n_rounds
+
+    def _draw_picks(self) -> np.ndarray:
+        n_blocks = int(self._first_block[-1])
+        picks = np.empty(self.sweeps_per_draw * n_blocks, np.int64)
+        fill_integers(self.stream, n_blocks, picks)
+        return picks
+
+    def _random_turns(self, picks: np.ndarray) -> list[tuple[int, Scan]]:
+        """Return which sampler's turn it is, and which of its blocks it updates.
+
+        The updates of networks that no term joins commute, so each of them makes its own at once. A sampler that no
+        block was picked of has a turn all the same, to tell its energy.
+        """
+        sampler_of = np.searchsorted(self._first_block, picks, side="right") - 1
+        blocks = picks - self._first_block[sampler_of]
+        if not self._joined:
+            return [(i, blocks[sampler_of == i]) for i in range(len(self._samplers))]
+        idle = [(i, blocks[:0]) for i in range(len(self._samplers)) if i not in sampler_of]
+        runs = groupby(zip(sampler_of.tolist(), blocks.tolist(), strict=True), key=lambda pick: pick[0])
+        return idle + [(i, np.array([block for _, block in run], np.int64)) for i, run in runs]
+
+    @property
+    def stages_in_random_order(self) -> bool:
+        """Whether a sweep is as many independent uniform picks of a stage as there are stages."""
+        return self.order == "random"
+
+    @property
+    def n_stages(self) -> int:
+        """Number of stages that a sweep is made of, in the eyes of `forced_stage`.
+
+        In random order a stage is a block. In a fixed order it is a single unit, since units that are drawn together do
+        not depend on each other; or the block of an RBM together with its auxiliary hidden units.
+        """
+        return int(self._decisions_of_a_sweep()[1].max()) + 1
+
+    def forced_stage(self, stage: int, point: PointType, bits: np.ndarray) -> tuple[PointType, np.ndarray]:
+        """Make one stage of a sweep, its random decisions given.
+
+        The kernel makes a whole sweep all the same, in which the decisions of all other stages are forced to the values
+        that `point` holds. The units of the stages before start from their other value: a field that does not
+        follow their change then gives a wrong probability.
+
+        Parameters
+        ----------
+        stage : int
+            From 0 to `n_stages` − 1.
+        point : dict
+            The point at which the stage begins.
+        bits : ndarray of uint8
+            The decisions of the stage, zeros where they run out.
+
+        Returns
+        -------
+        new_point : dict
+            The point at which the stage ends.
+        probabilities : ndarray of float64
+            See `forced_step`.
+        """
+        units, stages = self._decisions_of_a_sweep()
+        decisions = np.where(units < 0, 0, self._bits(point)[units])
+        own = np.flatnonzero(stages == stage)
+        decisions[own] = 0
+        decisions[own[: len(bits)]] = bits
+        start = self._with_flips(point, units[(stages < stage) & (units >= 0)])
+        new_point, probabilities = self._force(start, self._one_sweep(), iter(decisions.tolist()))
+        return new_point, np.array(probabilities)[own]
 
     def forced_step(self, point: PointType, bits: np.ndarray) -> tuple[PointType, np.ndarray]:
         """Make one step whose random decisions are given, from which its exact transition matrix is computed.
@@ -194,7 +296,8 @@ class BlockGibbs(BlockedStep):
         ----------
         point : dict
         bits : ndarray of uint8
-            The decisions, in the order in which the step makes them; zeros where they run out.
+            The decisions, in the order in which the step makes them; zeros where they run out. In random order a pick
+            comes first, for each block in turn whether it is this one, until there is but one left.
 
         Returns
         -------
@@ -203,25 +306,82 @@ class BlockGibbs(BlockedStep):
             The probability with which each decision would have come out as 1, as the kernel itself computed it; as many
             as the step makes decisions.
         """
-        new_point = point.copy()
         decisions = chain(bits.tolist(), repeat(0))
-        probabilities: list[float] = []
-        for _, sampler, old, new in self._each_sampler(new_point):
-            probabilities += sampler.force(old, new, self._sweeps_per_round, decisions)
-        return new_point, np.array(probabilities)
+        if self.order == "fixed":
+            new_point, probabilities = self._force(point, self._turns(), decisions)
+            return new_point, np.array(probabilities)
+        n_blocks = int(self._first_block[-1])
+        picks, of_picks = _force_picks(n_blocks, self.sweeps_per_draw * n_blocks, decisions)
+        new_point, probabilities = self._force(point, self._random_turns(picks), decisions)
+        return new_point, np.array(of_picks + probabilities)
 
-    def _each_sampler(
-        self, point: PointType
-    ) -> Iterator[tuple[int, RestrictedSampler | PairwiseSampler, Units, Units]]:
-        """Go through the samplers; each gets old units and room for new ones, which the point then holds."""
-        for _ in range(self._n_rounds):
-            for i, sampler in enumerate(self._samplers):
-                if sampler.changes:
-                    sampler.read(point)
-                old: Units = {name: point[name].ravel() for name in sampler.conditioned_on}
-                fresh = {name: point[name].copy() for name in sampler.updated}
-                yield i, sampler, old, {name: value.reshape(-1) for name, value in fresh.items()}
-                point.update(fresh)
+    def _force(
+        self, point: PointType, turns: Sequence[tuple[int, Scan]], decisions: Iterator[int]
+    ) -> tuple[PointType, list[float]]:
+        new_point = point.copy()
+        probabilities: list[float] = []
+        for i, scan in turns:
+            sampler = self._samplers[i]
+            if sampler.changes:
+                # Of the many runs from one point, only the first reads parameters and evidence.
+                read_at = b"".join(np.asarray(new_point[name]).tobytes() for name in sampler.inputs)
+                if self._read_at.get(i) != read_at:
+                    sampler.read(new_point)
+                    self._read_at[i] = read_at
+            old, new = _make_room(sampler, new_point)
+            probabilities += sampler.force(old, new, scan, decisions)
+        return new_point, probabilities
+
+    def _one_sweep(self) -> list[tuple[int, Scan]]:
+        """Return the turns of a sweep that updates every block once."""
+        if self.order == "fixed":
+            return [(i, 1) for i in range(len(self._samplers))]
+        return [(i, np.arange(sampler.n_blocks)) for i, sampler in enumerate(self._samplers)]
+
+    def _decisions_of_a_sweep(self) -> Decisions:
+        """Return the unit and the stage of each decision of a sweep, over all samplers."""
+        if self._decisions is None:
+            all_units, all_stages = [], []
+            n_units = n_stages = 0
+            for sampler in self._samplers:
+                units, stages = sampler.decisions()
+                all_units.append(np.where(units < 0, -1, units + n_units))
+                all_stages.append(stages + n_stages)
+                n_units += sampler.n_units
+                n_stages += int(stages.max()) + 1
+            self._decisions = np.concatenate(all_units), np.concatenate(all_stages)
+        return self._decisions
+
+    def _updated(self) -> Iterator[str]:
+        """Yield the variables in the order in which the samplers concatenate them."""
+        for sampler in self._samplers:
+            yield from sampler.updated
+
+    def _bits(self, point: PointType) -> np.ndarray:
+        """Return all units of the step as zeros and ones."""
+        return np.concatenate([point[name].ravel() == self._layers[name].values[1] for name in self._updated()]).astype(
+            int
+        )
+
+    def _with_flips(self, point: PointType, units: np.ndarray) -> PointType:
+        """Return a point in which units, counted as in `_bits`, have their other value."""
+        new_point = point.copy()
+        start = 0
+        for name in self._updated():
+            value = point[name].copy()
+            own = units[(units >= start) & (units < start + value.size)] - start
+            value.flat[own] = sum(self._layers[name].values) - value.flat[own]
+            new_point[name] = value
+            start += value.size
+        return new_point
+
+    def _read_blocks(self, blocks: Blocks | Mapping[str, Blocks] | None) -> dict[str, list[np.ndarray]]:
+        """Return the blocks that were given, by the names of value variables."""
+        layers = {layer.name: layer for var in self.vars if (layer := self._layers[var.name]).value_name}
+        return {
+            str(layers[name].value_name): parse_blocks(own, layers[name].read()[1], name)
+            for name, own in blocks_by_name(blocks, list(layers)).items()
+        }
 
     def _check_values(self, point: Mapping[str, np.ndarray]) -> None:
         for name, layer in self._layers.items():
@@ -246,6 +406,27 @@ class BlockGibbs(BlockedStep):
             return {key: step_stats[key] for key in ("energy", "flip_rate")}
 
         return (update_stats,)
+
+
+def _make_room(sampler: _Sampler, point: PointType) -> tuple[Units, Units]:
+    """Return the old units of a sampler and room for new ones, which the point then holds."""
+    old: Units = {name: point[name].ravel() for name in sampler.conditioned_on}
+    fresh = {name: point[name].copy() for name in sampler.updated}
+    point.update(fresh)
+    return old, {name: value.reshape(-1) for name, value in fresh.items()}
+
+
+def _force_picks(n_blocks: int, n_picks: int, decisions: Iterator[int]) -> tuple[np.ndarray, list[float]]:
+    """Pick blocks uniformly by binary decisions, with the probability of a 1 for each of them."""
+    picks = np.full(n_picks, n_blocks - 1)
+    probabilities: list[float] = []
+    for k in range(n_picks):
+        for block in range(n_blocks - 1):
+            probabilities.append(1 / (n_blocks - block))
+            if next(decisions):
+                picks[k] = block
+                break
+    return picks, probabilities
 
 
 def _joins_networks(readers: Sequence[NetworkReader]) -> bool:

@@ -82,6 +82,8 @@ class Evidence:
     ----------
     fixed : bool
         Whether the logits depend on nothing that changes during a chain.
+    inputs : list of str
+        Names of the value variables that they depend on.
     """
 
     def __init__(
@@ -111,7 +113,7 @@ class Evidence:
             for unit in values
         )
         inputs = [var for var in model.value_vars if var in set(ancestors([*low, *high]))]
-        self._input_names = [var.name for var in inputs]
+        self.inputs = [var.name for var in inputs]
         self.fixed = not inputs
         self._function: Callable = compile_pymc(inputs, [*low, *high], **(compile_kwargs or {}))
 
@@ -123,7 +125,7 @@ class Evidence:
         ValueError
             If a term is not a number, or if it excludes both values of a unit.
         """
-        logps = self._function(*[point[name] for name in self._input_names])
+        logps = self._function(*[point[name] for name in self.inputs])
         n_terms = len(self._terms)
         logits = np.zeros(self._n_units)
         for name, units, low, high in zip(self._terms, self._units, logps[:n_terms], logps[n_terms:], strict=True):

@@ -299,6 +299,8 @@ class ParameterReader:
     ----------
     constant : bool
         Whether the parameters never change, neither with other variables nor with shared data.
+    inputs : list of str
+        Names of the value variables that they depend on.
     """
 
     def __init__(
@@ -316,10 +318,11 @@ class ParameterReader:
                 raise ValueError(unnormalized_message(name, random))
             values = model.replace_rvs_by_values(parameters)
             inputs = [var for var in random_inputs(values) if var in set(model.value_vars)]
-            self._input_names = [var.name for var in inputs]
+            self.inputs = [var.name for var in inputs]
             self._function: Callable | None = compile_pymc(inputs, values, **(compile_kwargs or {}))
             self._function.trust_input = True
         else:
+            self.inputs = []
             self._function = None
         self._parameters = parameters
         self.constant = not any(
@@ -342,7 +345,7 @@ class ParameterReader:
         if self._function is None:
             values = evaluate(self._parameters)
         else:
-            values = self._function(*[point[name] for name in self._input_names])
+            values = self._function(*[point[name] for name in self.inputs])
         for value, what in zip(values, self._names, strict=True):
             if not np.isfinite(value).all():
                 raise ValueError(f"the {what} of {self.name!r} must be finite, got NaN or infinity")
@@ -379,6 +382,8 @@ class LayerReader:
 
     Attributes
     ----------
+    name : str
+        Of the variable, as the user gave it.
     free_rv : Variable or None
         The random variable of the free units.
     value_name : str or None
@@ -395,6 +400,7 @@ class LayerReader:
         values: tuple[int, int] = (0, 1),
     ):
         self.values = values
+        self.name = str(variable.name)
         free: list[Variable] = []
         observed: list[Variable] = []
         for rv in _parts(variable):
@@ -426,7 +432,7 @@ class LayerReader:
         values, free = evaluate([self._with(clamped), self._with(marks)])
         free = free.astype(bool)
         values = np.asarray(values)
-        check_units(values[~free], self.values, f"the data of {str(self._variable.name)!r}")
+        check_units(values[~free], self.values, f"the data of {self.name!r}")
         return values.astype(np.int64), free
 
     def _with(self, parts: Mapping[Variable, Any]) -> Variable:

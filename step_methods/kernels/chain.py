@@ -19,7 +19,7 @@ from step_methods.kernels.rbm import (
     update_visible_forced,
 )
 
-__all__ = ["draw_hidden", "draw_joint", "draw_marginal", "draw_visible", "forced"]
+__all__ = ["FORCED", "draw_hidden", "draw_joint", "draw_layers", "draw_marginal", "draw_visible"]
 
 
 @njit
@@ -61,6 +61,19 @@ def draw_joint(rbm, v_old, v, h_old, h, n_sweeps, stream):
 
 
 @kernel
+def draw_layers(rbm, v_old, v, h_old, h, picks, stream):
+    """Draw layers in the order of `picks`: the hidden one for a 0, the visible one for a 1; otherwise `draw_joint`."""
+    v[:] = v_old
+    h[:] = h_old
+    for layer in picks:
+        if layer == 0:
+            update_hidden(rbm, v, h, stream)
+        else:
+            update_visible(rbm, v, h, stream)
+    return energy(rbm, v, h), _count_changes(v_old, v) + _count_changes(h_old, h)
+
+
+@kernel
 def draw_marginal(rbm, v_old, v, h_old, h, n_sweeps, stream):
     """Draw the visible layer, the hidden one summed out: `h` is scratch, and the energy is the free energy F(v)."""
     v[:] = v_old
@@ -95,24 +108,23 @@ def _update_hidden_forced(rbm, v_old, v, h_old, h, n_sweeps, bits, probabilities
     update_hidden_forced(rbm, v_old, h, bits, probabilities)
 
 
-def forced(draw, n_visible, n_hidden, n_sweeps):
-    """Return the twin of a draw whose decisions are forced, and how many it makes.
+def _layers_forced(rbm, v_old, v, h_old, h, picks, bits, probabilities):
+    """`draw_layers` with forced decisions: see the conventions in `step_methods.kernels`."""
+    v[:] = v_old
+    h[:] = h_old
+    first = 0
+    for layer in picks:
+        update = update_hidden_forced if layer == 0 else update_visible_forced
+        first += update(rbm, v, h, bits[first:], probabilities[first:])
+    return first
 
-    Parameters
-    ----------
-    draw : str
-        Name of one of the draws of this module.
-    n_visible, n_hidden, n_sweeps : int
 
-    Returns
-    -------
-    callable
-        As the draw, with `bits` and `probabilities` (see the conventions of the package) in place of the stream.
-    int
-        The number of decisions.
-    """
-    if draw == "draw_visible":
-        return _update_visible_forced, n_visible
-    if draw == "draw_hidden":
-        return _update_hidden_forced, n_hidden
-    return _sweep_forced, n_sweeps * (n_visible + n_hidden)
+# The twins of the draws whose decisions are forced: `bits` and `probabilities` (see the conventions of the package)
+# take the place of the stream.
+FORCED = {
+    "draw_joint": _sweep_forced,
+    "draw_layers": _layers_forced,
+    "draw_marginal": _sweep_forced,
+    "draw_visible": _update_visible_forced,
+    "draw_hidden": _update_hidden_forced,
+}

@@ -10,7 +10,8 @@ few couplings                           `pairwise_sparse`    color by color; sum
 many couplings                          `pairwise_dense`     unit after unit; fields follow every change
 ======================================= ==================== ===================================================
 
-The order of the units in a sweep is fixed, and another one in each of the three.
+The order of the units in a sweep is fixed, and another one in each of the three. Where blocks of units are given, or
+picked at random, the sparse form runs: its colors are then the blocks.
 """
 
 from typing import Any
@@ -31,8 +32,11 @@ from step_methods.kernels.pairwise_sparse import (
     color_units,
     energy_sparse,
     prepare_sparse,
+    refill_sparse,
     sweep_sparse,
     sweep_sparse_forced,
+    update_sparse,
+    update_sparse_forced,
 )
 from step_methods.kernels.random import VECTOR_BYTES
 
@@ -85,6 +89,38 @@ def prepare_pairwise(J: scipy.sparse.csr_array) -> PreparedPairwise:
     return kind, prepare_dense(J) if kind == "dense" else prepare_sparse(J, colors)
 
 
+def prepare_in_order(J: scipy.sparse.csr_array) -> PreparedPairwise:
+    """Arrange the couplings so that a sweep goes through the units one by one in the order of their indices.
+
+    Parameters
+    ----------
+    J : csr_array
+        As in `prepare_pairwise`.
+    """
+    n = J.shape[0]
+    if n * n * J.dtype.itemsize <= _LARGEST_DENSE:
+        return "dense", prepare_dense(J)
+    return prepare_blocks(J, np.arange(n))
+
+
+def prepare_blocks(J: scipy.sparse.csr_array, blocks: np.ndarray) -> PreparedPairwise:
+    """Arrange the couplings so that a sweep goes from block to block.
+
+    Parameters
+    ----------
+    J : csr_array
+        As in `prepare_pairwise`.
+    blocks : ndarray of int, shape (n,)
+        The block of each unit, 0, 1, 2, ..., none left out. Units of one block must not interact.
+    """
+    return "sparse", prepare_sparse(J, blocks)
+
+
+def refill_blocks(network: PreparedPairwise, J: scipy.sparse.csr_array) -> None:
+    """Put other couplings, stored at the same places, into a network made by `prepare_blocks`."""
+    refill_sparse(network[1], J)
+
+
 def sweep_pairwise(
     network: PreparedPairwise, z: np.ndarray, bias: np.ndarray, scale: float, n_sweeps: int, state: np.ndarray
 ) -> int:
@@ -125,6 +161,53 @@ def sweep_pairwise_forced(
     """`sweep_pairwise` with forced decisions: see the conventions in `step_methods.kernels`."""
     kind, arrays = network
     return _SWEEP_FORCED[kind](arrays, z, bias, float(scale), n_sweeps, bits, probabilities)
+
+
+def update_blocks(
+    network: PreparedPairwise, z: np.ndarray, bias: np.ndarray, scale: float, picks: np.ndarray, state: np.ndarray
+) -> int:
+    """Draw the units of some blocks, one block after the other, in place.
+
+    Parameters
+    ----------
+    network : tuple
+        From `prepare_blocks`.
+    z, bias, scale, state
+        As in `sweep_pairwise`.
+    picks : ndarray of int64
+        Numbers of the blocks, in the order in which they are updated.
+
+    Returns
+    -------
+    int
+        How many times a unit changed its value.
+    """
+    return update_sparse(network[1], z, bias, float(scale), picks, state)
+
+
+def update_blocks_forced(
+    network: PreparedPairwise,
+    z: np.ndarray,
+    bias: np.ndarray,
+    scale: float,
+    picks: np.ndarray,
+    bits: np.ndarray,
+    probabilities: np.ndarray,
+) -> int:
+    """`update_blocks` with forced decisions: see the conventions in `step_methods.kernels`."""
+    return update_sparse_forced(network[1], z, bias, float(scale), picks, bits, probabilities)
+
+
+def order_of_decisions(network: PreparedPairwise, bias: np.ndarray) -> np.ndarray:
+    """Return the units in the order in which a sweep decides on them, found by forcing numbers into their bits."""
+    n = bias.size
+    numbers = np.arange(n)
+    decided_as = np.zeros(n, np.int64)
+    for digit in range(n.bit_length()):
+        z = np.zeros(n, np.uint8)
+        sweep_pairwise_forced(network, z, bias, 1.0, 1, (numbers >> digit & 1).astype(np.uint8), np.empty(n))
+        decided_as |= z.astype(np.int64) << digit
+    return np.argsort(decided_as)
 
 
 def energy_pairwise(network: PreparedPairwise, z: np.ndarray, bias: np.ndarray, scale: float) -> float:

@@ -91,7 +91,7 @@ def prepare_sparse(J: scipy.sparse.csr_array, colors: np.ndarray) -> PreparedSpa
     J : csr_array
         Symmetric couplings (n, n) with a zero diagonal, float32 or float64.
     colors : ndarray
-        From `color_units`.
+        From `color_units`, or any others that no two units that interact share: 0, 1, 2, ..., none left out.
     """
     lanes = VECTOR_BYTES // J.dtype.itemsize
     counts = np.bincount(colors)
@@ -109,6 +109,11 @@ def prepare_sparse(J: scipy.sparse.csr_array, colors: np.ndarray) -> PreparedSpa
     bias = np.full_like(units, -np.inf)
     fields = np.full(_CHUNK_VECTORS * lanes, -np.inf, J.dtype)
     return np.stack([starts[:-1], counts]), place_of, indptr, neighbors, sorted_rows.data, units, bias, fields
+
+
+def refill_sparse(network: PreparedSparse, J: scipy.sparse.csr_array) -> None:
+    """Put other couplings, stored at the same places, into a network made by `prepare_sparse`."""
+    network[4][:] = J[np.argsort(network[1])].data
 
 
 # --- sampling ---------------------------------------------------------------------------------------------------------
@@ -150,24 +155,35 @@ def _compute_fields(network, scale, start, stop):
     fields[count : (count + lanes - 1) // lanes * lanes] = -np.inf
 
 
-@njit
-def _update_all(source, index, network, scale):
-    """Update every color once; returns how many units changed, and the source of the decisions that follow."""
+@njit(forceinline=True)
+def _update_color(source, index, network, scale, color):
+    """Update the units of one color; returns how many changed, and the source of the decisions that follow."""
     colors, units, fields = network[0], network[5], network[7]
     lanes = VECTOR_BYTES // fields.itemsize
     n_changed = 0
+    color_start, color_stop = colors[0, color], colors[0, color] + colors[1, color]
+    for start in range(color_start, color_stop, fields.size):
+        count = min(fields.size, color_stop - start)
+        _compute_fields(network, scale, start, start + count)
+        for first in range(0, count, lanes):
+            old = load(units, start + first, VECTOR_BYTES) != 0.0
+            field = load(fields, first, VECTOR_BYTES)
+            ones, source = renew(field, old, source, index + first, count - first)
+            n_changed += count_ones(ones ^ old)
+            store(units, start + first, as_vector_of(ones, units))
+        index += count
+    return n_changed, source
+
+
+@njit
+def _update_all(source, index, network, scale):
+    """Update every color once; returns how many units changed, and the source of the decisions that follow."""
+    colors = network[0]
+    n_changed = 0
     for color in range(colors.shape[1]):
-        color_start, color_stop = colors[0, color], colors[0, color] + colors[1, color]
-        for start in range(color_start, color_stop, fields.size):
-            count = min(fields.size, color_stop - start)
-            _compute_fields(network, scale, start, start + count)
-            for first in range(0, count, lanes):
-                old = load(units, start + first, VECTOR_BYTES) != 0.0
-                field = load(fields, first, VECTOR_BYTES)
-                ones, source = renew(field, old, source, index + first, count - first)
-                n_changed += count_ones(ones ^ old)
-                store(units, start + first, as_vector_of(ones, units))
-            index += count
+        changed, source = _update_color(source, index, network, scale, color)
+        n_changed += changed
+        index += colors[1, color]
     return n_changed, source
 
 
@@ -180,6 +196,19 @@ def _sweep(source, network, z, bias, scale, n_sweeps):
         n_changed += changed
     _leave(network, z)
     return n_changed, source
+
+
+@njit
+def _update_picked(source, network, z, bias, scale, picks):
+    _enter(network, z, bias)
+    n_changed = 0
+    index = 0
+    for color in picks:
+        changed, source = _update_color(source, index, network, scale, color)
+        n_changed += changed
+        index += network[0][1, color]
+    _leave(network, z)
+    return index, n_changed, source
 
 
 @kernel
@@ -195,6 +224,21 @@ def sweep_sparse_forced(network, z, bias, scale, n_sweeps, bits, probabilities):
     """`sweep_sparse` with forced decisions: see the conventions in `step_methods.kernels`."""
     _sweep(Forced(bits, probabilities), network, z, bias, scale, n_sweeps)
     return n_sweeps * z.size
+
+
+@kernel
+def update_sparse(network, z, bias, scale, picks, state):
+    """Update the colors in `picks`, one after the other; see `step_methods.kernels.pairwise.update_blocks`."""
+    _, n_changed, stream = _update_picked(open_stream(state), network, z, bias, scale, picks)
+    close_stream(stream)
+    return n_changed
+
+
+@kernel
+def update_sparse_forced(network, z, bias, scale, picks, bits, probabilities):
+    """`update_sparse` with forced decisions: see the conventions in `step_methods.kernels`."""
+    n_decisions, _, _ = _update_picked(Forced(bits, probabilities), network, z, bias, scale, picks)
+    return n_decisions
 
 
 @kernel

@@ -181,3 +181,36 @@ def fill_uniform(state, out):
         uniform = cells(words, out) * (1.0 / n_cells(out))
         store_first(out, whole, uniform, out.size - whole)
     close_stream(stream)
+
+
+@kernel
+def fill_integers(state, high, out):
+    """Fill an array with integers that are uniform on 0, ..., high - 1, exactly.
+
+    As many upper bits of a word as `high` - 1 has are a number; those that are too large are left out.
+
+    Parameters
+    ----------
+    state : numpy.ndarray
+        From `seed_stream`; advanced in place.
+    high : int
+        At least 1.
+    out : numpy.ndarray
+        One-dimensional, int64.
+    """
+    n_bits = 0
+    while (high - 1) >> n_bits:
+        n_bits += 1
+    shift = np.uint64(63 - n_bits)
+    stream = open_stream(state)
+    words = pointer_to(state, _STATE_ROWS * LANES, state)
+    filled = 0
+    while filled < out.size:
+        word_vector, stream = next_words(stream)
+        store(words, 0, word_vector)
+        for lane in range(LANES):
+            number = np.int64((words[lane] >> np.uint64(1)) >> shift)
+            if number < high and filled < out.size:
+                out[filled] = number
+                filled += 1
+    close_stream(stream)

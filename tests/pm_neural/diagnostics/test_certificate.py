@@ -389,8 +389,8 @@ class TestBlockGibbsMutants:
     @staticmethod
     def certificate(parameters, mistake):
         class Mutant(pmn.BlockGibbs):
-            def forced_step(self, point, bits):
-                new_point, probabilities = super().forced_step(point, bits)
+            def forced_stage(self, stage, point, bits):
+                new_point, probabilities = super().forced_stage(stage, point, bits)
                 return mistake(point, new_point, probabilities)
 
         with rbm_model(parameters) as model:
