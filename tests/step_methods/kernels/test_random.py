@@ -11,6 +11,7 @@ from scipy import stats
 from step_methods.kernels.random import (
     LANES,
     close_stream,
+    fill_integers,
     fill_uniform,
     fraction,
     next_words,
@@ -144,3 +145,27 @@ def test_a_copy_of_the_state_is_a_snapshot(duplicate):
     fill_uniform(snapshot, second)
     np.testing.assert_array_equal(first, second)
     np.testing.assert_array_equal(state, snapshot)
+
+
+@pytest.mark.parametrize("high", [1, 2, 3, 5, 16, 1000, 2**40 + 1])
+def test_integers_are_uniform(state, high):
+    """Each number below `high`, or each of ten parts of them, as often as the others: false alarm in 1 of 10000 seeds."""
+    numbers = np.full(100_000, -1)
+    fill_integers(state, high, numbers)
+    assert numbers.min() >= 0
+    assert numbers.max() < high
+    n_parts = min(high, 10)
+    if n_parts > 1:
+        counts = np.bincount((numbers.astype(object) * n_parts // high).astype(int), minlength=n_parts)
+        sizes = np.diff([-(-high * k // n_parts) for k in range(n_parts + 1)]) / high
+        assert stats.chisquare(counts, sizes * numbers.size).pvalue > 1e-4 / 6
+
+
+def test_integers_are_the_upper_bits_of_the_words_that_fit(state):
+    """Three bits for numbers below 5, and no word is used twice: 5, 6 and 7 are left out."""
+    words = np.empty((8, LANES), np.uint64)
+    raw_words(state.copy(), words)
+    upper = (words.ravel() >> np.uint64(61)).astype(int)
+    numbers = np.empty(40, np.int64)
+    fill_integers(state, 5, numbers)
+    np.testing.assert_array_equal(numbers, upper[upper < 5][:40])
