@@ -1,5 +1,7 @@
 """What may stand on top of a Boltzmann machine or an Ising field, and what may not."""
 
+from itertools import cycle
+
 import numpy as np
 import pymc as pm
 import pytest
@@ -70,8 +72,7 @@ TERMS = [
 FIELDS = [pmn.BoltzmannMachine, pmn.Ising]
 
 
-@pytest.mark.parametrize("field", FIELDS)
-@pytest.mark.parametrize("term", TERMS)
+@pytest.mark.parametrize(("term", "field"), list(zip(TERMS, cycle(FIELDS), strict=False)))
 def test_terms_of_single_units_are_evidence(term, field):
     with pm.Model() as model:
         z = field("z", 0.5 * pmn.lattice(SHAPE), Y)
@@ -82,7 +83,7 @@ def test_terms_of_single_units_are_evidence(term, field):
     assert certificate.passed, str(certificate)
     with pm.Model():
         without = exact_state_probabilities([field("z", 0.5 * pmn.lattice(SHAPE), Y)])
-    assert np.abs(certificate.probabilities - np.asarray(without.values).ravel()).max() > 1e-3  # it matters
+    assert np.abs(certificate.probabilities - without.probabilities).max() > 1e-3  # it matters
 
 
 @pytest.mark.parametrize("order", ["fixed", "random"])

@@ -149,7 +149,7 @@ def test_a_copy_of_the_state_is_a_snapshot(duplicate):
 
 @pytest.mark.parametrize("high", [1, 2, 3, 5, 16, 1000, 2**40 + 1])
 def test_integers_are_uniform(state, high):
-    """Each number below `high`, or each of ten parts of them, as often as the others: false alarm in 1 of 10000 seeds."""
+    """Each number below `high`, or each tenth of them, as often as the others: a false alarm in 1 of 10000 seeds."""
     numbers = np.full(100_000, -1)
     fill_integers(state, high, numbers)
     assert numbers.min() >= 0
