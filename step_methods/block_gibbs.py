@@ -174,6 +174,7 @@ class BlockGibbs(BlockedStep):
         ]
         # Networks that a term joins are updated in turn within every sweep, otherwise one after the other.
         self._joined = _joins_networks(readers)
+        self._fixed_turns = self._sweep_in_turn()
         for sampler in self._samplers:
             sampler.read(initial_point)
         self._n_units = sum(sampler.n_units for sampler in self._samplers)
@@ -202,7 +203,7 @@ class BlockGibbs(BlockedStep):
             self._start_is_checked = True
         self._read_at.clear()
         new_point = point.copy()
-        turns = self._turns() if self.order == "fixed" else self._random_turns(self._draw_picks())
+        turns = self._fixed_turns if self.order == "fixed" else self._random_turns(self._draw_picks())
         energies: dict[int, float] = {}
         n_changed = 0
         for i, scan in turns:
@@ -216,7 +217,7 @@ class BlockGibbs(BlockedStep):
             n_changed = sum(int(np.count_nonzero(new_point[v.name] != point[v.name])) for v in self.vars)
         return new_point, [{"energy": sum(energies.values()), "flip_rate": n_changed / self._n_units}]
 
-    def _turns(self) -> list[tuple[int, Scan]]:
+    def _sweep_in_turn(self) -> list[tuple[int, Scan]]:
         """Return which sampler's turn it is, and how many sweeps it makes, in a fixed order."""
         n_rounds = self.sweeps_per_draw if self._joined else 1
         sweeps = 1 if self._joined else self.sweeps_per_draw
@@ -308,7 +309,7 @@ class BlockGibbs(BlockedStep):
         """
         decisions = chain(bits.tolist(), repeat(0))
         if self.order == "fixed":
-            new_point, probabilities = self._force(point, self._turns(), decisions)
+            new_point, probabilities = self._force(point, self._fixed_turns, decisions)
             return new_point, np.array(probabilities)
         n_blocks = int(self._first_block[-1])
         picks, of_picks = _force_picks(n_blocks, self.sweeps_per_draw * n_blocks, decisions)

@@ -305,6 +305,15 @@ def test_parameters_are_read_once_for_all_runs_from_a_point(rng, monkeypatch):
     assert len(reads) == 4
 
 
+def test_forced_stages_do_not_remember_what_a_step_read(rng):
+    """Evidence that is kept for the runs from one point is read anew after a step at another."""
+    model, step = make_step(rng, "evidence", with_blocks=False)
+    point = model.initial_point()
+    _, expected = step.forced_step(point, np.zeros(6, np.uint8))
+    step.step({**point, "sigma_log__": np.array(-2.0), "beta_log__": np.array(1.0)})
+    np.testing.assert_array_equal(step.forced_step(point, np.zeros(6, np.uint8))[1], expected)
+
+
 # ------------------------------------------------------------------------------------ order of the random numbers
 
 
