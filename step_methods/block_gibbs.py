@@ -17,16 +17,25 @@ from rich.progress import TextColumn
 from rich.table import Column
 
 from step_methods._blocks import Blocks, blocks_by_name, parse_blocks
+from step_methods._gaussian import GaussianSampler
 from step_methods._pairwise import PairwiseSampler
 from step_methods._restricted import Decisions, RestrictedSampler, Scan, Units
 from step_methods.evidence import Evidence
 from step_methods.kernels.random import fill_integers, seed_stream
-from step_methods.network import NetworkReader, PairwiseNetwork, check_units, free_variable, is_layer, read_networks
+from step_methods.network import (
+    GaussianNetwork,
+    NetworkReader,
+    PairwiseNetwork,
+    check_units,
+    free_variable,
+    is_layer,
+    read_networks,
+)
 
 __all__ = ["BlockGibbs"]
 
 
-type _Sampler = RestrictedSampler | PairwiseSampler
+type _Sampler = RestrictedSampler | PairwiseSampler | GaussianSampler
 
 
 @dataclass_state
@@ -167,7 +176,9 @@ class BlockGibbs(BlockedStep):
             if terms
         }
         self._samplers: list[_Sampler] = [
-            PairwiseSampler(reader, evidence, own_blocks, self.stages_in_random_order)
+            GaussianSampler(reader, own_blocks)
+            if isinstance(reader.network, GaussianNetwork)
+            else PairwiseSampler(reader, evidence, own_blocks, self.stages_in_random_order)
             if isinstance(reader.network, PairwiseNetwork)
             else RestrictedSampler(reader, set(updated), evidence, own_blocks, self.stages_in_random_order)
             for reader in readers
@@ -214,8 +225,9 @@ class BlockGibbs(BlockedStep):
             energies[i], changed = sampler.draw(old, new, scan, self.stream)
             n_changed += changed
         if len(turns) > len(self._samplers):
-            n_changed = sum(int(np.count_nonzero(new_point[v.name] != point[v.name])) for v in self.vars)
-        return new_point, [{"energy": sum(energies.values()), "flip_rate": n_changed / self._n_units}]
+            two_valued = [name for name in self._updated() if self._layers[name].values]
+            n_changed = sum(int(np.count_nonzero(new_point[name] != point[name])) for name in two_valued)
+        return new_point, [{"energy": sum(energies.values()), "flip_rate": n_changed / max(self._n_units, 1)}]
 
     def _sweep_in_turn(self) -> list[tuple[int, Scan]]:
         """Return which sampler's turn it is, and how many sweeps it makes, in a fixed order."""
@@ -360,9 +372,14 @@ class BlockGibbs(BlockedStep):
 
     def _bits(self, point: PointType) -> np.ndarray:
         """Return all units of the step as zeros and ones."""
-        return np.concatenate([point[name].ravel() == self._layers[name].values[1] for name in self._updated()]).astype(
+        return np.concatenate([point[name].ravel() == self._two_values(name)[1] for name in self._updated()]).astype(
             int
         )
+
+    def _two_values(self, name: str) -> tuple[int, int]:
+        values = self._layers[name].values
+        assert values is not None  # the decisions of real units cannot be forced, which their samplers say
+        return values
 
     def _with_flips(self, point: PointType, units: np.ndarray) -> PointType:
         """Return a point in which units, counted as in `_bits`, have their other value."""
@@ -371,7 +388,7 @@ class BlockGibbs(BlockedStep):
         for name in self._updated():
             value = point[name].copy()
             own = units[(units >= start) & (units < start + value.size)] - start
-            value.flat[own] = sum(self._layers[name].values) - value.flat[own]
+            value.flat[own] = sum(self._two_values(name)) - value.flat[own]
             new_point[name] = value
             start += value.size
         return new_point

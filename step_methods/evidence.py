@@ -65,8 +65,8 @@ class Evidence:
     model : Model
     value : Variable
         The value variable of the units.
-    values : tuple of int
-        The lower and the upper value of a unit.
+    values : tuple of int, optional
+        The lower and the upper value of a unit; real units, which have none, cannot take evidence.
     terms : sequence of Variable
         The random variables and potentials whose terms depend on it.
     point : mapping
@@ -76,7 +76,7 @@ class Evidence:
     Raises
     ------
     ValueError
-        If an element of a term depends on more than one unit, or if that cannot be told.
+        If an element of a term depends on more than one unit, or if that cannot be told; if the units are real.
 
     Attributes
     ----------
@@ -90,11 +90,17 @@ class Evidence:
         self,
         model: Model,
         value: Variable,
-        values: tuple[int, int],
+        values: tuple[int, int] | None,
         terms: Sequence[Variable],
         point: Mapping[str, np.ndarray],
         compile_kwargs: Mapping[str, Any] | None = None,
     ):
+        if values is None:
+            names = ", ".join(repr(str(term.name)) for term in terms)
+            raise ValueError(
+                f"the term {names} of the model depends on {value.name!r}, a Gaussian variable that this step method "
+                "draws from its own distribution only: sample it with pymc.NUTS instead"
+            )
         for term in terms:
             if any(isinstance(node.op, MinibatchOp) for node in _nodes(term)):
                 raise ValueError(

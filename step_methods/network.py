@@ -1,4 +1,4 @@
-"""Read networks of binary units off a PyMC model.
+"""Read networks of units off a PyMC model.
 
 A step method has to know which variables of a model are layers of one network, which couplings and biases
 they have, which units are clamped, and what else in the model depends on them. It learns all of it from
@@ -36,6 +36,7 @@ from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.op import Op
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
+from pytensor.tensor.random.basic import MvNormalRV
 from pytensor.tensor.random.op import RNGConsumerOp
 from pytensor.tensor.random.type import RandomType
 from pytensor.tensor.shape import SpecifyShape
@@ -43,6 +44,7 @@ from pytensor.tensor.subtensor import AdvancedIncSubtensor, IncSubtensor
 from scipy.sparse import csr_array
 
 __all__ = [
+    "GaussianNetwork",
     "LayerReader",
     "NetworkReader",
     "PairwiseNetwork",
@@ -138,7 +140,32 @@ class PairwiseNetwork:
         return {"coupling": self.coupling, "biases": self.biases}
 
 
-type Network = RestrictedNetwork | PairwiseNetwork
+@dataclass(frozen=True, eq=False)
+class GaussianNetwork:
+    """A network of real-valued units, which are jointly Gaussian: PyMC's ``MvNormal``.
+
+    Its energy is E(x) = ½ (x − μ)ᵀ Σ⁻¹ (x − μ).
+
+    Attributes
+    ----------
+    mean : TensorVariable, shape (..., n_units)
+        μ.
+    covariance : TensorVariable, shape (..., n_units, n_units)
+        Σ.
+    """
+
+    mean: Variable
+    covariance: Variable
+    normalized: ClassVar[bool] = True
+    values: ClassVar[None] = None
+
+    @property
+    def parameters(self) -> dict[str, Variable]:
+        """What is read of the network's values, by the names for errors: mu, cov."""
+        return {"mean": self.mean, "covariance": self.covariance}
+
+
+type Network = RestrictedNetwork | PairwiseNetwork | GaussianNetwork
 
 
 @singledispatch
@@ -153,6 +180,13 @@ def network_of(op: Op, node: Apply) -> Network | None:
         The node that the ``Op`` made.
     """
     return None
+
+
+@network_of.register(MvNormalRV)
+def _mv_normal_network(op: MvNormalRV, node: Apply) -> GaussianNetwork:
+    # PyMC turns tau and chol into the covariance when the variable is declared.
+    mean, covariance = op.dist_params(node)
+    return GaussianNetwork(mean, covariance)
 
 
 @singledispatch
@@ -220,9 +254,11 @@ def network_node(variable: Variable) -> tuple[Apply, Network] | None:
 
 
 def is_layer(rv: Variable) -> bool:
-    """Whether a random variable is the visible or the hidden layer of a network."""
+    """Whether a random variable is the visible or the hidden layer of a network of two-valued units."""
     node = _own_node(rv)
-    return node is not None and (network_of(node.op, node) is not None or hidden_layer_of(node.op, node) is not None)
+    return node is not None and (
+        not isinstance(network_of(node.op, node), GaussianNetwork | None) or hidden_layer_of(node.op, node) is not None
+    )
 
 
 def free_variable(model: Model, variable: Variable) -> Variable:
@@ -284,7 +320,7 @@ class ParameterReader:
     Parameters
     ----------
     model : Model
-    network : RestrictedNetwork or PairwiseNetwork
+    network : RestrictedNetwork, PairwiseNetwork or GaussianNetwork
     name : str
         The name of the variable, for errors.
     compile_kwargs : dict, optional
@@ -377,8 +413,8 @@ class LayerReader:
         and the observed part of a masked one.
     initial_point : mapping
         For the shapes of free variables.
-    values : tuple of int
-        The two values that a unit can have.
+    values : tuple of int, optional
+        The two values that a unit can have; None for real units.
 
     Attributes
     ----------
@@ -397,10 +433,11 @@ class LayerReader:
         model: Model,
         variable: Variable,
         initial_point: Mapping[str, np.ndarray],
-        values: tuple[int, int] = (0, 1),
+        values: tuple[int, int] | None = (0, 1),
     ):
         self.values = values
         self.name = str(variable.name)
+        self._dtype = np.dtype(np.int64 if values else variable.dtype)
         free: list[Variable] = []
         observed: list[Variable] = []
         for rv in _parts(variable):
@@ -417,23 +454,23 @@ class LayerReader:
 
         Returns
         -------
-        values : ndarray of int64, shape (*batch, n_units)
-            Zero where a unit is free.
+        values : ndarray, shape (*batch, n_units)
+            Of int64, or of the type of the variable where units are real. Zero where a unit is free.
         free : ndarray of bool, same shape
             The free units in row-major order are the units of the free variable in its own.
         """
         if not self._observed_values:
-            return np.zeros(self._free_shape, np.int64), np.ones(self._free_shape, bool)
+            return np.zeros(self._free_shape, self._dtype), np.ones(self._free_shape, bool)
         clamped = dict(self._observed_values)
         marks: dict[Variable, Any] = {rv: value.zeros_like() for rv, value in clamped.items()}
         if self.free_rv is not None:
-            clamped[self.free_rv] = np.zeros(self._free_shape, np.int64)
-            marks[self.free_rv] = np.ones(self._free_shape, np.int64)
+            clamped[self.free_rv] = np.zeros(self._free_shape, self._dtype)
+            marks[self.free_rv] = np.ones(self._free_shape, self._dtype)
         values, free = evaluate([self._with(clamped), self._with(marks)])
         free = free.astype(bool)
         values = np.asarray(values)
         check_units(values[~free], self.values, f"the data of {self.name!r}")
-        return values.astype(np.int64), free
+        return values.astype(self._dtype), free
 
     def _with(self, parts: Mapping[Variable, Any]) -> Variable:
         if self._variable in parts:
@@ -442,13 +479,17 @@ class LayerReader:
         return graph_replace([self._variable], typed)[0]
 
 
-def check_units(units: np.ndarray, values: tuple[int, int], what: str) -> None:
-    """Raise if a unit has neither of its two values.
+def check_units(units: np.ndarray, values: tuple[int, int] | None, what: str) -> None:
+    """Raise if a unit has neither of its two values or, without such values, if it is not a finite number.
 
     Raises
     ------
     ValueError
     """
+    if values is None:
+        if not np.isfinite(units).all():
+            raise ValueError(f"{what} must be finite everywhere, got {units[~np.isfinite(units)].flat[0]}")
+        return
     wrong = units[~np.isin(units, values)]
     if wrong.size:
         raise ValueError(f"{what} must be {values[0]} or {values[1]} everywhere, got {wrong.flat[0]}")
@@ -462,7 +503,7 @@ class NetworkReader:
     ----------
     name : str
         Name of the visible layer.
-    network : RestrictedNetwork or PairwiseNetwork
+    network : RestrictedNetwork, PairwiseNetwork or GaussianNetwork
     parameters : ParameterReader
     visible : LayerReader
     hidden : LayerReader or None
@@ -569,7 +610,13 @@ def _layer(model: Model, rv: Variable) -> Variable:
 def _visible_variable(model: Model, rv: Variable) -> Variable:
     node = _own_node(rv)
     visible = None if node is None else hidden_layer_of(node.op, node)
-    return _layer(model, rv) if visible is None else visible
+    if visible is not None:
+        return visible
+    layer = _layer(model, rv)
+    # PyMC makes whole rows that are masked a variable of its own, with its own parameters. Rows do not interact, but
+    # the hidden units of a restricted network are those of all of them.
+    is_split = len({_own_node(part) for part in _parts(layer)}) > 1
+    return rv if is_split and node and not isinstance(network_of(node.op, node), RestrictedNetwork) else layer
 
 
 def _hidden_variables(model: Model, visible: Variable) -> list[Variable]:
