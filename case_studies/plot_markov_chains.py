@@ -348,8 +348,8 @@ for name, step in steps.items():
 # Nothing depends on the states being countable. Take two normal variables with means 0, variances 1 and covariance
 # :math:`\rho = \tfrac{1}{2}`. Given one, the other is normal with mean :math:`\rho` times the first and variance
 # :math:`1 - \rho^2`. Gibbs sampling draws them in turn, so its path is made of horizontal and vertical pieces. PyMC
-# knows the two as an ``MvNormal``, which it would give to NUTS; ``BlockGibbs`` samples it when asked to. We start it far
-# out, at (3, −3). In place of a table of probabilities, the operator is now a rule that takes one density to the
+# knows the two as an ``MvNormal``, which it would give to NUTS; ``BlockGibbs`` samples it when asked to. We start it
+# far out, at (3, −3). In place of a table of probabilities, the operator is now a rule that takes one density to the
 # next, and the normal density is the one that it leaves as it is.
 
 rho = 0.5
@@ -403,9 +403,9 @@ print("predicted:                          ", *(f"{m:.3f}" for m in -3 * rho ** 
 # an Ising magnet at its critical point, and to every sampler that moves little at a time.
 #
 # Here a larger block is a better one. The two variables do interact, and to draw them together, from their joint
-# distribution, is not the same as to draw them in turn: each draw is then independent of the one before. The variance of
-# an average of the :math:`y` of :math:`n` sweeps is that of :math:`n (1 - \rho^2) / (1 + \rho^2)` independent draws if
-# the coordinates are taken in turn, and of :math:`n` if they are one block.
+# distribution, is not the same as to draw them in turn: each draw is then independent of the one before. An average
+# of the :math:`y` of :math:`n` sweeps is worth :math:`n (1 - \rho^2) / (1 + \rho^2)` independent draws if the
+# coordinates are taken in turn, and :math:`n` if they are one block.
 
 correlations = np.array([0.0, 0.5, 0.9]) if SHORT else np.array([0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95])
 draws = 500 if SHORT else 2500
@@ -438,11 +438,11 @@ ax.set(xlabel="correlation ρ", ylabel="effective draws per sweep", ylim=(0, 1.3
 ax.legend(loc="lower left")
 
 # %%
-# Lines are theory, points ArviZ. A block costs the Cholesky factor of its covariance, which a fixed model needs but once.
-# It is the units' interaction that decides what to block: units that do not interact gain nothing but speed, units that
-# pull at each other strongly should be drawn together where their joint conditional distribution can be had. For
-# binary units it can be had only by going through all states of the block, which is why ``BlockGibbs`` asks of their
-# blocks that the units do not interact, and takes any blocks of an ``MvNormal``.
+# Lines are theory, points ArviZ. It is the interaction of the units that decides what to draw together. Units that do
+# not interact gain nothing by it but speed; units that pull hard at each other should be one block, where their
+# joint conditional distribution can be had. For normal variables it costs the Cholesky factor of a covariance,
+# and ``BlockGibbs`` takes any blocks of an ``MvNormal``. For binary units it can be had only by going through all
+# states of a block; so of their blocks ``BlockGibbs`` asks that the units do not interact.
 #
 # References
 # ----------

@@ -13,6 +13,7 @@ from pytensor.compile.mode import Mode
 
 import pm_neural as pmn
 import step_methods._gaussian
+import step_methods.block_gibbs
 from step_methods.network import GaussianNetwork, network_node
 
 pytestmark = pytest.mark.filterwarnings("ignore::pymc.exceptions.ImputationWarning")
@@ -162,12 +163,10 @@ def affine_map(step, point, name, n_normals, monkeypatch):
     return np.array(A).T, np.array(L).T, c
 
 
-def is_invariant(step, point, name, mean, cov, n_normals, monkeypatch):
+def assert_invariant(A, L, c, mean, cov):
     """Check A Σ Aᵀ + L Lᵀ = Σ and A μ + c = μ to 1e-12 of the largest entry."""
-    A, L, c = affine_map(step, point, name, n_normals, monkeypatch)
     np.testing.assert_allclose(A @ cov @ A.T + L @ L.T, cov, atol=1e-12 * np.abs(cov).max())
     np.testing.assert_allclose(A @ mean + c, mean, atol=1e-12 * (1 + np.abs(mean).max()))
-    assert np.abs(np.linalg.eigvals(A)).max() < 1
 
 
 @pytest.mark.parametrize("sweeps", [1, 3])
@@ -179,7 +178,64 @@ def test_a_step_leaves_the_gaussian_invariant(rng, vector, sweeps, monkeypatch):
         step = pmn.BlockGibbs([free_part(model)], sweeps_per_draw=sweeps, compile_kwargs=SLOW)
     point = {name: OTHERS.get(name, value) for name, value in model.initial_point().items()}
     name = step.vars[0].name
-    is_invariant(step, point, name, mean, cov, sweeps * mean.size, monkeypatch)
+    A, L, c = affine_map(step, point, name, sweeps * mean.size, monkeypatch)
+    assert_invariant(A, L, c, mean, cov)
+    assert np.abs(np.linalg.eigvals(A)).max() < 1
+
+
+PARTITIONS = [
+    (plain, [[2, 0], [1, 3]]),
+    (plain, [[3, 1, 0, 2]]),
+    (by_tau, [np.array([True, False, True]), np.array([False, True, False])]),
+    (batch_with_one_covariance, [[0, 3, 4], [1, 2, 5], [6, 7, 8, 9]]),
+    (batch_of_covariances, [[0, 5, 7], [1, 2, 3, 4], [6, 8, 9, 10, 11]]),
+    (clamped_coordinates, [[3, 0], [2]]),
+    (clamped_coordinates_of_a_batch, [[(0, 0), (0, 2), (2, 2)], [(0, 1), (3, 1)], [(2, 0)]]),
+    (rows_masked_as_a_whole, [[0, 1], [3], [2]]),
+    (parameters_that_depend_on_others, [[1], [2, 0]]),
+]
+
+
+@pytest.mark.parametrize("order", ["fixed", "random"])
+@pytest.mark.parametrize(("vector", "blocks"), PARTITIONS)
+def test_any_blocks_in_any_order_leave_the_gaussian_invariant(rng, vector, blocks, order, monkeypatch):
+    """In random order for given picks, of which some blocks get several and some none."""
+    with pm.Model() as model:
+        mean, cov = vector(rng)
+        step = pmn.BlockGibbs([free_part(model)], blocks=blocks, order=order, sweeps_per_draw=2, compile_kwargs=SLOW)
+    sizes = [np.sum(block) if np.asarray(block).dtype == bool else len(block) for block in blocks]
+    point = {name: OTHERS.get(name, value) for name, value in model.initial_point().items()}
+    picks = np.tile(np.arange(len(blocks)), 2)
+    if order == "random":
+        picks = np.sort(rng.integers(len(blocks), size=picks.size))
+        monkeypatch.setattr(step_methods.block_gibbs, "fill_integers", lambda stream, n, out: np.copyto(out, picks))
+    A, L, c = affine_map(step, point, step.vars[0].name, sum(sizes[k] for k in picks), monkeypatch)
+    assert_invariant(A, L, c, mean, cov)
+
+
+def test_coordinates_are_picked_alike_in_all_rows(rng):
+    """The k-th coordinates of all rows of a batch are the k-th block, which is picked by chance."""
+    with pm.Model() as model:
+        x = pm.MvNormal("x", np.zeros(3), cov=np.eye(3), shape=(4, 3))
+        step = pmn.BlockGibbs([x], order="random", rng=1)
+    point = model.initial_point()
+    counts = np.zeros(4, int)
+    for _ in range(2000):
+        new, _ = step.step(point)
+        moved = new["x"] != point["x"]
+        assert (moved == moved[0]).all()
+        counts[moved[0].sum()] += 1
+    # Three picks out of three, of which 1, 2 or 3 differ; 4 standard deviations of a count are at most 90.
+    np.testing.assert_allclose(counts, [0, 2000 / 9, 2000 * 6 / 9, 2000 * 2 / 9], atol=90)
+
+
+def test_one_block_of_all_gives_independent_draws(monkeypatch):
+    with pm.Model() as model:
+        x = pm.MvNormal("x", np.zeros(2), cov=LECTURE, initval=np.array([3.0, -3.0]))
+        step = pmn.BlockGibbs(x, blocks={"x": [[0, 1]]})
+    A, L, _ = affine_map(step, model.initial_point(), "x", 2, monkeypatch)
+    np.testing.assert_array_equal(A, 0.0)
+    np.testing.assert_allclose(L @ L.T, LECTURE, atol=1e-14)
 
 
 @pytest.mark.parametrize("vector", VECTORS)
