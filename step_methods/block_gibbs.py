@@ -46,7 +46,7 @@ class BlockGibbsState(StepMethodState):
 
 
 class BlockGibbs(BlockedStep):
-    r"""Block Gibbs sampling of restricted Boltzmann machines, Boltzmann machines and Ising fields.
+    r"""Block Gibbs sampling of restricted Boltzmann machines, Boltzmann machines, Ising fields and Gaussian vectors.
 
     Units that do not interact are independent given the others, so they are drawn together from their exact
     conditional. In a restricted machine these are its two layers: a sweep draws h given v, then v given h (Smolensky
@@ -59,8 +59,13 @@ class BlockGibbs(BlockedStep):
     logit as log p(unit = 1) − log p(unit = 0). Each element of a term may depend on one unit, through element-wise
     operations, constant indices, broadcasting and sums over other axes; other terms are refused, never ignored.
 
+    The units of a ``pm.MvNormal``, however it is parametrized, are real: each block is drawn jointly from its Gaussian
+    conditional given the others (Rue and Held [3]_, theorem 2.5), one coordinate at a time by default. The vector may
+    have clamped coordinates, and depend on other variables; other terms that depend on it are refused.
+
     It is chosen by a bare ``pm.sample()`` for `BernoulliRBM`, `HiddenUnits`, `BoltzmannMachine` and `Ising`; options
-    then go through ``pm.sample(block_gibbs={"sweeps_per_draw": 10})``.
+    then go through ``pm.sample(block_gibbs={"sweeps_per_draw": 10})``. ``pm.MvNormal`` is left to NUTS unless you ask:
+    ``pm.sample(step=pmn.BlockGibbs([x]))``.
 
     Parameters
     ----------
@@ -81,10 +86,13 @@ class BlockGibbs(BlockedStep):
     blocks : sequence, or dict from the name of a variable to a sequence, optional
         Which units are drawn together, in the order of a sweep; found by itself by default. A block is a sequence of
         flat (row-major) indices into the variable, a sequence of index tuples, or a boolean mask of its shape. The
-        blocks must partition the free units, and units of a block must not interact; a batch counts with all its axes.
+        blocks must partition the free units, and units of a block must not interact unless they are Gaussian; a batch
+        counts with all its axes.
         A step of several variables takes a dict, in which a variable that is left out keeps its own blocks, which come
-        last in a sweep. For masked data give the name and the shape of the whole variable. A block of visible units
-        whose hidden units are auxiliary is drawn together with all of these: h given v, then the block given h.
+        last in a sweep. For masked data give the name and the shape of the whole variable (but of the free rows alone,
+        which are a variable of their own, where a mask takes whole rows of a batch of fields or Gaussian vectors). A
+        block of visible units whose hidden units are auxiliary is drawn together with all of these: h given v, then the
+        block given h.
         In a restricted machine, blocks are slower than whole layers: fields are summed coupling by coupling.
     model : Model, optional
         The model of the context by default.
@@ -107,15 +115,17 @@ class BlockGibbs(BlockedStep):
         variable is not a layer of a network or not in the model; if it has no free units; if an element of
         another term of the model depends on several units, if the term excludes both values of a unit, sees a
         minibatch or joins the two layers of one network; if parameters are random and the network is not normalized;
-        if the start value is not one of the units' two values.
+        if the start value is not one of the units' two values, or not finite; if a covariance is not symmetric and
+        positive definite; if another term of the model depends on a Gaussian vector.
 
     Notes
     -----
     Sampler statistics:
 
     - ``energy``: of the draw, E(v, h) where the model has hidden units and the free energy F(v) where they are
-      auxiliary, summed over all networks of the step, without evidence;
-    - ``flip_rate``: the fraction of the step's units that changed their value since the last draw.
+      auxiliary, ½ (x − μ)ᵀ Σ⁻¹ (x − μ) of a Gaussian vector, summed over all networks of the step, without evidence;
+    - ``flip_rate``: the fraction of the step's two-valued units that changed their value since the last draw; 0 where
+      all of its units are real.
 
     References
     ----------
@@ -123,6 +133,7 @@ class BlockGibbs(BlockedStep):
        Parallel Distributed Processing 1 (1986) 194.
     .. [2] G. Hinton, "Training products of experts by minimizing contrastive divergence", Neural Computation 14 (2002)
        1771.
+    .. [3] H. Rue and L. Held, "Gaussian Markov Random Fields: Theory and Applications", Chapman and Hall/CRC, 2005.
 
     Examples
     --------

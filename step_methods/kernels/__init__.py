@@ -8,6 +8,7 @@
 `chain`       one draw of such a chain: old units in, new ones and their energy out
 `pairwise`    one chain of a network with couplings between any units; `pairwise_lattice`, `pairwise_sparse` and
               `pairwise_dense` are its three forms
+`gaussian`    one chain of a Gaussian vector, block by block
 `enumeration` log Z of a restricted network and its gradient
 `simd`        vectors in registers for numba
 ============= ==================================================================================================

@@ -4,6 +4,10 @@ With the precision Λ and the deviations d = x − μ, block B given the rest R 
 covariance Λ_BB⁻¹. Both matrices are computed once; an update is two products with them. All randomness comes in as an
 array of standard normal numbers, so the kernel that runs can be held against theory: it is an affine map of the state
 and of these numbers.
+
+References
+----------
+H. Rue and L. Held, "Gaussian Markov Random Fields: Theory and Applications", Chapman and Hall/CRC (2005), theorem 2.5.
 """
 
 from collections.abc import Sequence
