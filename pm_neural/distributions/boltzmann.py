@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pytensor.tensor as pt
 from numba import njit
+from pymc.distributions.dist_math import check_parameters
 from pymc.distributions.shape_utils import convert_dims, convert_shape, shape_from_dims
 from pymc.logprob.abstract import _logprob
 from pymc.model import modelcontext
@@ -19,6 +20,7 @@ from pytensor.graph.op import Op
 from pytensor.tensor import TensorVariable, as_tensor_variable
 from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.random.op import RandomVariable
+from scipy.special import logit
 
 from pm_neural.distributions._checks import check_n_sweeps, finite_parameter
 from pm_neural.distributions._compiled_op import CompiledOp
@@ -26,7 +28,7 @@ from pm_neural.distributions._couplings import Couplings, as_couplings
 from pm_neural.distributions._draws import draw_pairwise
 from pm_neural.distributions._units import UNSAID, BinaryUnits, as_float, loop_over_batch, on_support
 from pm_neural.distributions.lattice import Lattice
-from pm_neural.distributions.spin_normalizer import choose_method, field_log_partition, raveled
+from pm_neural.distributions.spin_normalizer import choose_method, field_log_partition, kaufman_condition, raveled
 from step_methods.network import PairwiseNetwork, network_of, random_inputs, unnormalized_message
 
 __all__ = ["BoltzmannMachine", "Ising"]
@@ -265,15 +267,32 @@ def _symbolic_draw(op: PairwiseRV, coupling, biases, size, rng) -> TensorVariabl
 
 
 def _start(rv, coupling, biases):
-    """Start where a unit has its upper value if its field is positive while the others are half up."""
+    """Start in one fixed draw of the units, each given its field while the others are half up.
+
+    Without a field that is disorder of no scale. A uniform start would be a typical state of the field as a strong
+    coupling would have it, which a sampler that moves one variable given the others may never leave.
+    """
     op = rv.owner.op
     low, high = op.values
-    fields = biases
     if (low, high) == (0, 1):
         row_sums = op.couplings.matrix.sum(axis=1).reshape(op.event_shape)
-        fields = biases + 0.5 * pt.shape_padright(coupling, len(op.event_shape)) * row_sums
-    start = pt.switch(fields > 0, high, low)
+        logits = biases + 0.5 * pt.shape_padright(coupling, len(op.event_shape)) * row_sums
+    else:
+        logits = 2 * biases
+    thresholds = logit(_scattered(op.couplings.n_units)).reshape(op.event_shape).astype(biases.dtype)
+    start = pt.switch(logits > thresholds, high, low)
     return pt.broadcast_to(start, rv.shape)
+
+
+def _scattered(n: int) -> np.ndarray:
+    """Return numbers between 0 and 1 that are spread evenly and do not depend on each other, the same in every run.
+
+    They are a hash of the index, the finalizer of SplitMix64, so that no lattice sees a pattern.
+    """
+    x = np.arange(1, n + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((x ^ (x >> np.uint64(31))) >> np.uint64(11)).astype(np.float64) * 2.0**-53 + 2.0**-54
 
 
 class BoltzmannMachine(_Pairwise):
@@ -363,7 +382,7 @@ class BoltzmannMachine(_Pairwise):
         return _symbolic_draw(BoltzmannMachineRV(**properties), coupling, b, size, rng)
 
     def support_point(rv, size, coupling, b):
-        """Start where a unit is on if its field is positive with all others half on."""
+        """Start each unit by its field with all others half on, in disorder without one."""
         return _start(rv, coupling, b)
 
 
@@ -434,7 +453,7 @@ class Ising(_Pairwise):
         return _symbolic_draw(IsingRV(**properties), coupling, h, size, rng)
 
     def support_point(rv, size, coupling, h):
-        """Start where a spin points along its own field, down without one."""
+        """Start each spin along its own field if that is strong, in disorder without one."""
         return _start(rv, coupling, h)
 
 
@@ -452,6 +471,8 @@ def _pairwise_logprob(op, values, rng, size, coupling, biases, **kwargs):
     logp = (biases * state).sum(axis=axes) + 0.5 * coupling * pairs
     if op.normalize is not None:
         logp = logp - field_log_partition(op.normalize, op.couplings, shape, op.values, coupling, biases)
+    if op.normalize == "kaufman" and (condition := kaufman_condition(op.couplings, shape, coupling)) is not None:
+        logp = check_parameters(logp, condition, msg="coupling >= 0 where a side is odd")
     return pt.switch(on_support(value, op.values, len(shape)), logp, -np.inf)
 
 

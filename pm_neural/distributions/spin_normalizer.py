@@ -12,12 +12,18 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+import pytensor.tensor as pt
 from numba import njit
+from pymc.distributions.custom import CustomDistRV
+from pymc.distributions.transforms import _default_transform
 from pytensor.gradient import DisconnectedType
 from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.op import Op
+from pytensor.scalar import Add, Cast, Mul, Neg, Sub
 from pytensor.tensor import TensorVariable, as_tensor_variable, tensor
 from pytensor.tensor.blockwise import Blockwise
+from pytensor.tensor.elemwise import DimShuffle, Elemwise
+from pytensor.tensor.random.op import RandomVariable
 
 from pm_neural.distributions._compiled_op import CompiledOp
 from pm_neural.distributions._couplings import Couplings
@@ -38,6 +44,7 @@ __all__ = [
     "TorusLogPartition",
     "choose_method",
     "field_log_partition",
+    "kaufman_condition",
     "raveled",
     "torus_log_partition",
 ]
@@ -150,13 +157,14 @@ class TorusLogPartition(SpinLogPartition):
 def torus_log_partition(rows, columns, weight, rounding, coupling, fields):
     """Log Z on a torus and its derivatives, for a coupling of either sign where both sides are even.
 
-    Reversing every second spin then turns one sign into the other.
+    Reversing every second spin then turns one sign into the other. For a negative one on other sides the result is
+    infinity and NaN: log Z exists, but its four terms cancel too well to be added.
     """
     K = weight * coupling
     if np.abs(fields).max() > rounding * abs(K):
         raise ValueError('normalize="kaufman" needs a model without a field, and the biases are not zero in spins')
     if K < 0 and (rows % 2 or columns % 2):
-        raise ValueError('normalize="kaufman" needs a coupling that is not negative unless both sides are even')
+        return np.inf, np.nan, np.zeros(fields.size)
     log_z, slope = kaufman_log_partition(rows, columns, abs(K))
     return log_z, np.sign(K) * weight * slope, np.zeros(fields.size)
 
@@ -258,10 +266,38 @@ def _kaufman_obstacle(couplings, shape, values, coupling, biases, *, sure) -> st
         return "a field that is not known to vanish"
     if shape[0] % 2 or shape[1] % 2:
         if known_coupling is None:
-            return f"a coupling of unknown sign on the sides {shape}" if sure else None
+            if sure:
+                return f"a coupling of unknown sign on the sides {shape}"
+            if _has_whole_line(coupling):
+                return f"a random coupling that may be negative on the sides {shape}; pm.HalfNormal is never negative"
+            return None
         if (weight * known_coupling < 0).any():
             return f"a negative coupling on the sides {shape}"
     return None
+
+
+def _has_whole_line(variable: TensorVariable) -> bool:
+    """Whether a variable is, or is linear in, one that may have any real value by a distribution of PyMC."""
+    node = variable.owner
+    if node is None:
+        return False
+    if isinstance(node.op, RandomVariable):
+        # The density of a CustomDist may vanish where only its author knows.
+        continuous = variable.dtype.startswith("float") and not isinstance(node.op, CustomDistRV)
+        return continuous and _default_transform(node.op, variable) is None
+    if isinstance(node.op, DimShuffle) or (
+        isinstance(node.op, Elemwise) and isinstance(node.op.scalar_op, Add | Cast | Mul | Neg | Sub)
+    ):
+        varying = [part for part in node.inputs if not isinstance(part, Constant)]
+        return len(varying) == 1 and _has_whole_line(varying[0])
+    return False
+
+
+def kaufman_condition(couplings: Couplings, shape: tuple[int, ...], coupling: TensorVariable) -> TensorVariable | None:
+    """Return the condition on the coupling under which Kaufman's equation is computed, None if there is none."""
+    if all(side % 2 == 0 for side in shape):
+        return None
+    return pt.ge(float(couplings.matrix.data[0]) * coupling, 0)
 
 
 def raveled(field: TensorVariable, shape: tuple[int, ...]) -> TensorVariable:

@@ -9,6 +9,7 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 import scipy.sparse
+from pymc.logprob.utils import ParameterValueError
 from pymc.testing import BaseTestDistributionRandom, assert_support_point_is_expected
 from scipy.special import expit, logsumexp
 from scipy.stats import chisquare
@@ -373,10 +374,62 @@ def test_labels_pickling_and_support_point(rng):
     copy = cloudpickle.loads(cloudpickle.dumps(model))
     point = model.initial_point()
     assert copy.compile_logp()(point) == model.compile_logp()(point)
-    np.testing.assert_array_equal(point["z"], b + 0.25 * J.sum(axis=1).reshape(2, 3) > 0)
+    assert set(np.unique(point["z"])) <= {0, 1}
     with pm.Model() as model:
-        Ising("x", J, b.ravel(), shape=(2, 6), event_ndim=1)
+        Ising("x", J, 40 * b.ravel(), shape=(2, 6), event_ndim=1)
     assert_support_point_is_expected(model, np.tile(np.where(b.ravel() > 0, 1, -1), (2, 1)))
+
+
+def test_the_start_without_a_field_is_disorder():
+    """No long-range order, neither along a lattice's axes nor its diagonals: each within 4 standard deviations."""
+    side = 64
+    with pm.Model() as model:
+        Ising("s", lattice((side, side), periodic=True), coupling=2.0)
+        BoltzmannMachine("z", lattice((side, side), periodic=True), -4 * 1.1, coupling=2.2)
+    start = model.initial_point()
+    np.testing.assert_array_equal(start["s"], 2 * start["z"] - 1)
+    np.testing.assert_array_equal(start["s"], model.initial_point(random_seed=5)["s"])
+    spectrum = np.abs(np.fft.fft2(start["s"])) ** 2 / side**2  # of noise: exponential, mean 1
+    assert spectrum[0, 0] < 16
+    assert spectrum.max() < np.log(side**2) + 7
+    for step in ((0, 1), (1, 0), (1, 1), (1, -1), (0, side // 2)):
+        assert abs((start["s"] * np.roll(start["s"], step, axis=(0, 1))).sum()) < 4 * side
+
+
+def test_the_start_of_units_with_fields(rng):
+    """A fraction sigmoid(2h) of the spins is up: random fields follow the start of what they depend on."""
+    with pm.Model() as model:
+        h = pm.Normal("h", 0.5)
+        Ising("s", lattice((100, 100)), h)
+    fraction = (model.initial_point()["s"] > 0).mean()
+    assert abs(fraction - 1 / (1 + np.exp(-1))) < 4 * 0.0045
+    with pm.Model() as model:
+        Ising("s", lattice((2, 5)), rng.choice([-30.0, 30.0], size=(3, 2, 5)))
+        Ising("pair", lattice((2, 5)), np.zeros((3, 1, 1)))
+    start = model.initial_point()
+    assert start["s"].shape == start["pair"].shape == (3, 2, 5)
+    np.testing.assert_array_equal(start["pair"][0], start["pair"][2])
+
+
+# ---------------------------------------------------------------------------------- a coupling that Kaufman lacks
+
+
+def test_a_coupling_that_may_be_negative_on_odd_sides():
+    """Refused if it surely may; otherwise PyMC's way with a parameter off its range."""
+    odd = lattice((5, 6), periodic=True)
+    with pm.Model() as model:
+        beta = pm.Uniform("beta", -1, 1)
+        Ising("s", odd, coupling=beta, normalize="kaufman", observed=np.ones((5, 6)))
+    logp = model.compile_logp()
+    assert logp({"beta_interval__": np.array(-1.0)}) == -np.inf
+    assert np.isfinite(logp({"beta_interval__": np.array(1.0)}))
+    with pytest.raises(ParameterValueError, match="coupling >= 0 where a side is odd"):
+        pm.logp(Ising.dist(odd, coupling=pt.scalar("c"), normalize="kaufman"), np.ones((5, 6))).eval({"c": -0.1})
+    with model:
+        idata = pm.sample(200, tune=200, chains=1, cores=1, random_seed=1, progressbar=False, initvals={"beta": 0.1})
+    assert (idata["posterior"]["beta"] > 0).all()
+    with pm.Model(), pytest.raises(ValueError, match=r"may be negative on the sides \(5, 6\); pm.HalfNormal is never"):
+        Ising("s", pm.Normal("beta") * odd, normalize="kaufman")
 
 
 # ---------------------------------------------------------------------------------- data

@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import pymc as pm
 import pytensor
 import pytensor.tensor as pt
 import pytest
@@ -182,8 +183,9 @@ def test_bits_without_a_field_on_the_torus():
 def test_kaufman_looks_at_values_that_are_known_late():
     with pytest.raises(ValueError, match="without a field"):
         compiled("kaufman", lattice((4, 4), periodic=True).couplings, (4, 4), (-1, 1), 0.5, np.full((4, 4), 1e-3))
-    with pytest.raises(ValueError, match="not negative unless both sides are even"):
-        compiled("kaufman", lattice((4, 3), periodic=True).couplings, (4, 3), (-1, 1), -0.5, np.zeros((4, 3)))
+    J = lattice((4, 3), periodic=True).couplings
+    assert compiled("kaufman", J, (4, 3), (-1, 1), -0.5, np.zeros((4, 3)))[0] == np.inf
+    assert np.isfinite(compiled("kaufman", -J, (4, 3), (-1, 1), -0.5, np.zeros((4, 3)))[0])
 
 
 def test_batches_and_float32(rng):
@@ -227,6 +229,9 @@ def test_the_method_that_applies_is_chosen():
     assert chosen(lattice((5, 7), periodic=True), coupling=-0.5) == "transfer"
     assert chosen(lattice((12, 30)), values=(0, 1), coupling=c, field=h) == "transfer"
     assert chosen(lattice((31, 31), periodic=True), "kaufman", coupling=c) == "kaufman"
+    for prior in (pm.HalfNormal.dist(), pm.TruncatedNormal.dist(lower=0), pm.Uniform.dist(), pm.Beta.dist(1, 1)):
+        assert chosen(lattice((31, 31), periodic=True), "kaufman", coupling=prior) == "kaufman"
+    assert chosen(lattice((30, 30), periodic=True), coupling=pm.Normal.dist()) == "kaufman"
     assert chosen(lattice((3, 3)), None) is None
 
 
@@ -250,6 +255,10 @@ def test_the_method_that_applies_is_chosen():
             "not known to vanish",
         ),
         ({"grid": lattice((4, 3), periodic=True), "normalize": "kaufman", "coupling": -1.0}, "a negative coupling"),
+        (
+            {"grid": lattice((4, 3), periodic=True), "normalize": "kaufman", "coupling": 1 - 2 * pm.Normal.dist()},
+            "a random coupling that may be negative on the sides",
+        ),
         ({"grid": lattice(3), "normalize": "onsager"}, 'normalize must be None, "enumerate", "transfer", "kaufman" or'),
         ({"grid": lattice(3), "normalize": True}, "normalize must be None"),
     ],
