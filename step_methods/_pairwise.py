@@ -49,6 +49,8 @@ class _Field:
         What the kernels call each block, −1 where none of its units is in this field.
     from_clamped : ndarray, shape (n_free,)
         What the clamped units add to the field of each free one, for a coupling of 1.
+    clamped_pairs : float
+        Minus the energy of the couplings between the clamped units, for a coupling of 1.
     plain_biases, biases : ndarray, shape (n_free,)
         The biases of the free units, without and with the evidence on them.
     coupling : float
@@ -63,6 +65,7 @@ class _Field:
     numbers: np.ndarray
     own_number: np.ndarray
     from_clamped: np.ndarray
+    clamped_pairs: float
     plain_biases: np.ndarray
     biases: np.ndarray
     coupling: float = 1.0
@@ -116,7 +119,6 @@ class PairwiseSampler:
         self._reader = reader
         self._name = reader.visible.value_name or ""
         self._evidence = evidence.get(self._name)
-        self._parameters: tuple[np.ndarray, ...] = ()
         self._ndim = network.ndim
         self._batch: tuple[int, ...] = ()
         self._low = network.values[0]
@@ -154,20 +156,23 @@ class PairwiseSampler:
         if not (self._is_stale or self.changes):
             return
         if self._is_stale or self._reader.parameters.changes:
-            self._parameters = self._reader.parameters.read(point)
+            self._read_parameters(point)
+        logits = None if self._evidence is None else self._evidence.logits(point)
+        for field in self._fields:
+            field.biases[:] = field.plain_biases
+            if logits is not None:
+                field.biases += logits[field.places]
+
+    def _read_parameters(self, point: Mapping[str, np.ndarray]) -> None:
+        coupling, biases = self._reader.parameters.read(point)
         if self._is_stale:
             self._fields = self._lay_out()
             self._is_stale = False
-        coupling, biases = self._parameters
-        logits = None if self._evidence is None else self._evidence.logits(point)
         n_units = self._row_sums.size
         couplings = np.broadcast_to(coupling, self._batch).ravel()
         all_biases = np.broadcast_to(biases, (*self._batch, n_units)).reshape(-1, n_units)
         for field, c, b in zip(self._fields, couplings, all_biases, strict=True):
             self._set_parameters(field, float(c), b)
-            field.biases[:] = field.plain_biases
-            if logits is not None:
-                field.biases += logits[field.places]
 
     def draw(self, old: Units, new: Units, scan: Scan, stream: np.ndarray) -> tuple[float, int]:
         """Fill in the new units; return the energy after the last update and how many units changed.
@@ -240,13 +245,14 @@ class PairwiseSampler:
         for field_values, field_free, field_numbers in zip(values, free, numbers.reshape(free.shape), strict=True):
             start, stop = stop, stop + int(field_free.sum())
             bits = np.where(field_free, 0, self._to_bits(field_values))
-            to_free = self._couplings[field_free]
+            from_clamped = self._couplings @ bits.astype(self._couplings.dtype)
             # Fields with the same free units in the same blocks share their couplings.
             key = field_free.tobytes() + field_numbers.tobytes()
             field_numbers = field_numbers[field_free]
             own_blocks, own_numbers = np.unique(field_numbers, return_inverse=True)
             if key not in prepared:
-                couplings = self._couplings if field_free.all() else csr_array(to_free[:, field_free])
+                all_free = field_free.all()
+                couplings = self._couplings if all_free else csr_array(self._couplings[field_free][:, field_free])
                 prepared[key] = self._prepare(couplings, own_numbers)
             fields.append(
                 _Field(
@@ -256,7 +262,8 @@ class PairwiseSampler:
                     network=prepared[key],
                     numbers=field_numbers,
                     own_number=places_of(own_blocks, int(numbers.max()) + 1),
-                    from_clamped=to_free @ bits.astype(self._couplings.dtype),
+                    from_clamped=from_clamped[field_free],
+                    clamped_pairs=float(bits @ from_clamped) / 2,
                     plain_biases=np.empty(stop - start, self._couplings.dtype),
                     biases=np.empty(stop - start, self._couplings.dtype),
                 )
@@ -294,6 +301,4 @@ class PairwiseSampler:
         clamped = field.bits
         field.coupling = coupling
         field.plain_biases[:] = biases[field.free] + coupling * field.from_clamped
-        field.constant_energy = energy_of_zero - float(
-            biases @ clamped + coupling / 2 * (clamped @ (self._couplings @ clamped))
-        )
+        field.constant_energy = energy_of_zero - float(biases @ clamped + coupling * field.clamped_pairs)

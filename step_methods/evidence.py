@@ -110,8 +110,12 @@ class Evidence:
         self._terms = [str(term.name) for term in terms]
         self._n_units = point[value.name].size
         logps = [_without_checks(logp) for logp in model.logp(vars=list(terms), sum=False)]
-        self._units = [
+        units = [
             _UnitsOf(value, point, model).units(logp, name) for logp, name in zip(logps, self._terms, strict=True)
+        ]
+        self._depends = [label != _NO_UNIT for label in units]
+        self._sums = [
+            _sum_over_units(label[depends], self._n_units) for label, depends in zip(units, self._depends, strict=True)
         ]
         shape = point[value.name].shape
         low, high = (
@@ -134,17 +138,25 @@ class Evidence:
         logps = self._function(*[point[name] for name in self.inputs])
         n_terms = len(self._terms)
         logits = np.zeros(self._n_units)
-        for name, units, low, high in zip(self._terms, self._units, logps[:n_terms], logps[n_terms:], strict=True):
+        for name, depends, sum_over_units, low, high in zip(
+            self._terms, self._depends, self._sums, logps[:n_terms], logps[n_terms:], strict=True
+        ):
             with np.errstate(invalid="ignore"):
-                gain = np.asarray(high) - np.asarray(low)
-            gain = gain[units != _NO_UNIT]
+                gain = (np.asarray(high) - np.asarray(low))[depends]
             if np.isnan(gain).any():
                 raise ValueError(
                     f"the term {name!r} of the model has no probability for either value of a unit, or none "
                     "that is a number"
                 )
-            np.add.at(logits, units[units != _NO_UNIT], gain)
+            logits += sum_over_units(gain)
         return logits
+
+
+def _sum_over_units(units: np.ndarray, n_units: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the function that adds up what the elements of a term give to their units, most often one to each."""
+    if np.array_equal(units, np.arange(n_units)):
+        return lambda gain: gain
+    return lambda gain: np.bincount(units, gain, n_units)
 
 
 def _nodes(variable: Variable) -> Iterator[Apply]:
