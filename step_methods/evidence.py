@@ -110,9 +110,7 @@ class Evidence:
         self._terms = [str(term.name) for term in terms]
         self._n_units = point[value.name].size
         logps = [_without_checks(logp) for logp in model.logp(vars=list(terms), sum=False)]
-        units = [
-            _UnitsOf(value, point, model).units(logp, name) for logp, name in zip(logps, self._terms, strict=True)
-        ]
+        units = [_UnitsOf(value, point, model).units(logp, name) for logp, name in zip(logps, self._terms, strict=True)]
         self._depends = [label != _NO_UNIT for label in units]
         self._sums = [
             _sum_over_units(label[depends], self._n_units) for label, depends in zip(units, self._depends, strict=True)

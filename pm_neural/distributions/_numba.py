@@ -21,7 +21,7 @@ from pytensor.link.numba.dispatch.random import numba_core_rv_funcify
 from pm_neural.distributions import _draws, _elimination, _kaufman, boltzmann, spin_normalizer
 from pm_neural.distributions._draws import draw_hidden, draw_pairwise, draw_visible
 from pm_neural.distributions._elimination import elimination_log_partition
-from pm_neural.distributions.boltzmann import PairFields, PairwiseRV, pair_fields
+from pm_neural.distributions.boltzmann import PairSum, PairwiseRV, pair_sum
 from pm_neural.distributions.normalizer import MAX_ENUMERATED_UNITS, RBMLogPartition
 from pm_neural.distributions.rbm import BernoulliRBMRV, HiddenUnitsRV
 from pm_neural.distributions.spin_normalizer import (
@@ -109,15 +109,16 @@ def _pairwise(op, node):
     return draw, _cache_version(op.couplings.arrays)
 
 
-@register_funcify_and_cache_key(PairFields)
-def _pair_fields(op, node, **kwargs):
-    data, indices, indptr = op.couplings.arrays
+@register_funcify_and_cache_key(PairSum)
+def _pair_sum(op, node, **kwargs):
+    data, indices, indptr = op.pairs.data, op.pairs.indices, op.pairs.indptr
+    dtype = np.dtype(node.outputs[0].dtype)
 
     @njit
-    def fields(state):
-        return pair_fields(data, indices, indptr, state)
+    def sum_of_pairs(state):
+        return np.asarray(pair_sum(data, indices, indptr, state)).astype(dtype)
 
-    return fields, _cache_key(op, node, op.couplings.arrays)
+    return sum_of_pairs, _cache_key(op, node, op.couplings.arrays)
 
 
 def _spin_log_partition(compute, node):

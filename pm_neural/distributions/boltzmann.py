@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,9 +18,10 @@ from pymc.pytensorf import extract_obs_data
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.op import Op
-from pytensor.tensor import TensorVariable, as_tensor_variable
+from pytensor.tensor import TensorVariable, as_tensor_variable, tensor
 from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.random.op import RandomVariable
+from scipy.sparse import csr_array, triu
 from scipy.special import logit
 
 from pm_neural.distributions._checks import check_n_sweeps, finite_parameter
@@ -37,41 +39,44 @@ type Normalize = Literal["enumerate", "transfer", "kaufman", "exact"] | None
 
 
 @njit(cache=True)
-def pair_fields(data, indices, indptr, state):
-    """Multiply a sparse matrix in compressed rows with a vector."""
-    fields = np.zeros_like(state)
+def pair_sum(data, indices, indptr, state):
+    """Compute sᵀUs with U in compressed rows."""
+    total = 0.0
     for i in range(state.size):
+        field = 0.0
         for k in range(indptr[i], indptr[i + 1]):
-            fields[i] += data[k] * state[indices[k]]
-    return fields
+            field += data[k] * state[indices[k]]
+        total += field * state[i]
+    return total
 
 
-class PairFields(CompiledOp, Op):
-    """What the other units contribute to the field of each: J s, of s (n,)."""
+class PairSum(CompiledOp, Op):
+    """The sum over all pairs, ½ sᵀJs, of s (n,); each pair is visited once."""
 
     __props__ = ("couplings",)
-    gufunc_signature = "(n)->(n)"
+    gufunc_signature = "(n)->()"
 
     def __init__(self, couplings: Couplings):
         super().__init__()
         self.couplings = couplings
 
+    @cached_property
+    def pairs(self) -> csr_array:
+        """The couplings above the diagonal."""
+        return csr_array(triu(self.couplings.matrix, format="csr"))
+
     def make_node(self, state) -> Apply:
         """Make a node from a vector of floats."""
         state = as_tensor_variable(state)
-        return Apply(self, [state], [state.type()])
+        return Apply(self, [state], [tensor(dtype=state.dtype, shape=())])
 
     def infer_shape(self, node, input_shapes):
         """Return the shape of the output."""
-        return input_shapes
+        return [()]
 
     def perform(self, node, inputs, output_storage) -> None:
         """Compute the output in backends other than numba."""
-        output_storage[0][0] = np.asarray(self.couplings.matrix @ inputs[0], node.outputs[0].dtype)
-
-    def pullback(self, inputs, outputs, cotangents) -> list[Variable]:
-        """Multiply the cotangent with J, which is symmetric."""
-        return [self(cotangents[0])]
+        output_storage[0][0] = np.asarray(inputs[0] @ (self.pairs @ inputs[0]), node.outputs[0].dtype)
 
 
 class PairwiseRV(CompiledOp, RandomVariable):
@@ -467,8 +472,7 @@ def _pairwise_logprob(op, values, rng, size, coupling, biases, **kwargs):
     axes = tuple(range(-len(shape), 0))
     state = as_float(value, biases)
     flat = raveled(state, shape)
-    pairs = (flat * Blockwise(PairFields(op.couplings))(flat)).sum(axis=-1)
-    logp = (biases * state).sum(axis=axes) + 0.5 * coupling * pairs
+    logp = (biases * state).sum(axis=axes) + coupling * Blockwise(PairSum(op.couplings))(flat)
     if op.normalize is not None:
         logp = logp - field_log_partition(op.normalize, op.couplings, shape, op.values, coupling, biases)
     if op.normalize == "kaufman" and (condition := kaufman_condition(op.couplings, shape, coupling)) is not None:

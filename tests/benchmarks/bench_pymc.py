@@ -270,7 +270,7 @@ def _python(code: str, *arguments: str, env: dict[str, str] | None = None) -> st
 
 
 def print_table(title: str, rows: list[dict]) -> None:
-    columns = list(rows[0])
+    columns = list(dict.fromkeys(column for row in rows for column in row))
     cells = [columns, *([str(row.get(column, "")) for column in columns] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
     print(f"\n{title}")
