@@ -206,7 +206,9 @@ right.legend()
 # deviation from the exact value in units of the Monte Carlo standard error that ArviZ estimates from the chains.
 
 deviations = []
-print(f"{largest} x {largest} spins\n   T      energy     exact   deviation/MCSE   ESS of E   ESS of |m|")
+print(
+    f"{largest} x {largest} spins\n   T      energy     exact   deviation/MCSE   ESS of E   ESS of |m|   R-hat of |m|"
+)
 for size in sizes:
     for temperature, truth in zip(measured, exact_energy(size, measured), strict=True):
         run = results[size, temperature]
@@ -214,16 +216,18 @@ for size in sizes:
         deviations.append((mean - truth) / error)
         if size == largest:
             ess = az.ess(run[["energy", "size_of_m"]], method="mean")
+            rhat = az.rhat(run[["size_of_m"]])
             print(
                 f"{temperature:5.2f} {mean:10.5f} {truth:9.5f} {deviations[-1]:16.2f} "
-                f"{float(ess['energy']):10.0f} {float(ess['size_of_m']):12.0f}"
+                f"{float(ess['energy']):10.0f} {float(ess['size_of_m']):12.0f} "
+                f"{float(rhat['size_of_m']):14.3f}"
             )
 print(f"root mean square deviation over all sizes: {np.sqrt(np.mean(np.square(deviations))):.2f} MCSE")
 
 # %%
-# Deviations of about one standard error are what one expects if everything is right. Now look at the last two columns:
-# the same number of draws is worth thousands far from :math:`T_c`, and few of them near
-# it.
+# Deviations of about one standard error are what one expects if everything is right. Now look at the last three
+# columns: the same number of draws is worth thousands far from :math:`T_c`, and few of them near it, where R-hat is
+# largest.
 #
 # Critical slowing down
 # ---------------------
