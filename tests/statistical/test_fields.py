@@ -47,7 +47,7 @@ def test_energy_of_a_torus_of_64():
 def test_a_noisy_picture_is_found_from_the_default_start():
     """A bare pm.sample() finds the disk in each chain: of 114 wrong pixels fewer than 40 stay, typically 24.
 
-    Chains that start from a field of one color stay there, and miss the 376 pixels of the disk.
+    Of chains that start from a field of one color some stay there, and miss the 376 pixels of the disk.
     """
     side = 32
     rng = np.random.default_rng(3)
