@@ -7,8 +7,8 @@ first use: ``pmn.training`` (which needs torch), ``pmn.diagnostics``, ``pmn.data
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from pm_neural.distributions import BernoulliRBM, BoltzmannMachine, HiddenUnits, Ising, Lattice, lattice
-from step_methods import BlockGibbs
+from pm_neural.distributions import BernoulliRBM, BoltzmannMachine, Energy, HiddenUnits, Ising, Lattice, lattice
+from step_methods import SGLD, BlockGibbs, Langevin
 
 if _TYPE_CHECKING:
     from pm_neural import datasets, diagnostics, plots, training
@@ -16,11 +16,14 @@ if _TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "SGLD",
     "BernoulliRBM",
     "BlockGibbs",
     "BoltzmannMachine",
+    "Energy",
     "HiddenUnits",
     "Ising",
+    "Langevin",
     "Lattice",
     "datasets",
     "diagnostics",

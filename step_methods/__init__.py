@@ -1,14 +1,15 @@
-"""Step methods for PyMC that sample networks of binary units.
+"""Step methods for PyMC: for networks of binary units, and Langevin dynamics for continuous variables.
 
 Importing the package makes them known to PyMC: a bare ``pymc.sample()`` then picks them for the
-variables they are meant for.
+variables they are meant for; those that are for use on request stay out of its way.
 """
 
 import pymc.step_methods
 
 from step_methods.block_gibbs import BlockGibbs
+from step_methods.langevin import SGLD, Langevin
 
-__all__ = ["BlockGibbs"]
+__all__ = ["SGLD", "BlockGibbs", "Langevin"]
 
 
 def _register() -> None:
@@ -17,7 +18,7 @@ def _register() -> None:
     PyMC's sampler holds a reference to this very list, so it is changed in place.
     """
     registered = pymc.step_methods.STEP_METHODS
-    for step_method in (BlockGibbs,):
+    for step_method in (SGLD, Langevin, BlockGibbs):
         if step_method not in registered:
             registered.insert(0, step_method)
 

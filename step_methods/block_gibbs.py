@@ -17,6 +17,7 @@ from rich.progress import TextColumn
 from rich.table import Column
 
 from step_methods._blocks import Blocks, blocks_by_name, parse_blocks
+from step_methods._checks import at_least_one
 from step_methods._gaussian import GaussianSampler
 from step_methods._pairwise import PairwiseSampler
 from step_methods._restricted import Decisions, RestrictedSampler, Scan, Units
@@ -163,7 +164,7 @@ class BlockGibbs(BlockedStep):
         blocked: bool = True,
     ):
         model = modelcontext(model)
-        self.sweeps_per_draw = _at_least_one("sweeps_per_draw", sweeps_per_draw)
+        self.sweeps_per_draw = at_least_one("sweeps_per_draw", sweeps_per_draw)
         if order not in ("fixed", "random"):
             raise ValueError(f"order must be 'fixed' or 'random', got {order!r}")
         self.order = order
@@ -475,11 +476,3 @@ def _joins_networks(readers: Sequence[NetworkReader]) -> bool:
         joined = joined or bool(seen & own)
         seen |= own
     return joined
-
-
-def _at_least_one(argument: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{argument} must be an integer, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{argument} must be at least 1, got {value}")
-    return int(value)

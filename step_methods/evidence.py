@@ -36,7 +36,7 @@ from pytensor.tensor.subtensor import (
 
 from step_methods.network import evaluate, random_inputs
 
-__all__ = ["Evidence"]
+__all__ = ["Evidence", "check_full_data"]
 
 # Operations that only move elements about, and which of their inputs the elements come from; the others are shapes and
 # indices.
@@ -101,12 +101,7 @@ class Evidence:
                 f"the term {names} of the model depends on {value.name!r}, a Gaussian variable that this step method "
                 "draws from its own distribution only: sample it with pymc.NUTS instead"
             )
-        for term in terms:
-            if any(isinstance(node.op, MinibatchOp) for node in _nodes(term)):
-                raise ValueError(
-                    f"the term {term.name!r} of the model sees a minibatch of its data: this step method needs all of "
-                    "them"
-                )
+        check_full_data(terms)
         self._terms = [str(term.name) for term in terms]
         self._n_units = point[value.name].size
         logps = [_without_checks(logp) for logp in model.logp(vars=list(terms), sum=False)]
@@ -148,6 +143,20 @@ class Evidence:
                 )
             logits += sum_over_units(gain)
         return logits
+
+
+def check_full_data(terms: Sequence[Variable]) -> None:
+    """Raise if a random variable or potential sees a minibatch of its data.
+
+    Raises
+    ------
+    ValueError
+    """
+    for term in terms:
+        if any(isinstance(node.op, MinibatchOp) for node in _nodes(term)):
+            raise ValueError(
+                f"the term {term.name!r} of the model sees a minibatch of its data: this step method needs all of them"
+            )
 
 
 def _sum_over_units(units: np.ndarray, n_units: int) -> Callable[[np.ndarray], np.ndarray]:

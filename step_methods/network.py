@@ -54,6 +54,7 @@ __all__ = [
     "evaluate",
     "free_variable",
     "hidden_layer_of",
+    "is_binary_energy",
     "is_layer",
     "network_node",
     "network_of",
@@ -203,6 +204,20 @@ def hidden_layer_of(op: Op, node: Apply) -> Variable | None:
         The node that the ``Op`` made.
     """
     return None
+
+
+@singledispatch
+def is_binary_energy(op: Op) -> bool:
+    """Whether a random variable has units in {0, 1} with a log-density that tells nothing of their couplings.
+
+    Such units are sampled one after the other through the compiled log-density.
+
+    Parameters
+    ----------
+    op : Op
+        The ``Op`` of the random variable, on which the function dispatches.
+    """
+    return False
 
 
 def random_inputs(variables: Sequence[Variable]) -> list[Variable]:

@@ -5,14 +5,17 @@ The functions imported here from PyTensor are internal to it; nothing else in th
 
 from __future__ import annotations
 
+import logging
 import zlib
 from hashlib import sha256
 from pathlib import Path
+from threading import current_thread, main_thread
 
 import numpy as np
-from numba import njit
+from numba import njit, objmode, types
 from pytensor.link.numba.dispatch.basic import (
     NUMBA_CONSTANT_SIZE_LIMIT,
+    get_numba_type,
     register_funcify_and_cache_key,
     register_funcify_default_op_cache_key,
 )
@@ -22,6 +25,7 @@ from pm_neural.distributions import _draws, _elimination, _kaufman, boltzmann, s
 from pm_neural.distributions._draws import draw_hidden, draw_pairwise, draw_visible
 from pm_neural.distributions._elimination import elimination_log_partition
 from pm_neural.distributions.boltzmann import PairSum, PairwiseRV, pair_sum
+from pm_neural.distributions.energy import EnergyRV, TorchEnergy, no_draws
 from pm_neural.distributions.normalizer import MAX_ENUMERATED_UNITS, RBMLogPartition
 from pm_neural.distributions.rbm import BernoulliRBMRV, HiddenUnitsRV
 from pm_neural.distributions.spin_normalizer import (
@@ -33,6 +37,8 @@ from step_methods.kernels import enumeration
 from step_methods.kernels.enumeration import log_partition_gradient
 
 __all__: list[str] = []
+
+_log = logging.getLogger("pm_neural")
 
 # Part of the key under which PyTensor keeps compiled functions on disk. They contain ours, so they are stale as
 # soon as one of the files changes.
@@ -159,3 +165,49 @@ def _torus_log_partition(op, node, **kwargs):
         return torus_log_partition(rows, columns, weight, rounding, coupling, fields)
 
     return _spin_log_partition(compute, node), _cache_key(op, node, ())
+
+
+@numba_core_rv_funcify.register(EnergyRV)
+def _no_draws(op, node):
+    raise no_draws()
+
+
+@register_funcify_and_cache_key(TorchEnergy)
+def _torch_energy(op, node, **kwargs):
+    """Call the module from compiled code; PyTensor's own way of doing so warns, as it means a slow operation."""
+    compute = _without_errors_in_threads(op)
+    output_types = [get_numba_type(output.type) for output in node.outputs]
+    result_type = types.Tuple(output_types) if op.with_gradient else output_types[0]
+
+    @njit
+    def energy(points):
+        with objmode(result=result_type):
+            result = compute(points)
+        return result
+
+    return energy, None
+
+
+def _without_errors_in_threads(op):
+    """Let no Python error out into threads of other runtimes, such as nutpie's, which it would crash.
+
+    There the first error is logged and the energy is NaN, which samplers reject and count as a divergence. Elsewhere
+    errors come out as they are.
+    """
+    compute = op.module.energy_and_gradient if op.with_gradient else op.module.energy
+    logged = False
+
+    def compute_or_nan(points):
+        nonlocal logged
+        try:
+            return compute(points)
+        except Exception:
+            if current_thread() is main_thread():
+                raise
+            if not logged:
+                _log.exception("the module of an Energy raised an error; its energy is taken as NaN")
+                logged = True
+            energies = np.full(points.shape[: points.ndim - len(op.module.event_shape)], np.nan, points.dtype)
+            return (energies, np.full_like(points, np.nan)) if op.with_gradient else energies
+
+    return compute_or_nan
