@@ -11,8 +11,9 @@ __all__ = ["Adaptation", "AdaptationState", "first_step_size"]
 _FIRST_WINDOW = 50
 _SHORTEST_WINDOW = 20
 _BURN_IN, _SCALES_KNOWN = 0.1, 0.8  # as fractions of the tuning draws
-# Constants of dual averaging (Hoffman and Gelman, 2014, section 3.2), those of PyMC's NUTS.
-_GAMMA, _KAPPA, _T0 = 0.05, 0.75, 10
+# Dual averaging as in PyMC's NUTS (Hoffman and Gelman, 2014, section 3.2), but with a γ of 0.2 in place of 0.05: the
+# acceptance rate of a single step scatters more than that of a trajectory, and a small γ would follow each of them.
+_GAMMA, _KAPPA, _T0 = 0.2, 0.75, 10
 
 
 def first_step_size(n: int) -> float:
@@ -29,12 +30,16 @@ class AdaptationState(DataClassState):
     _window_ends: list[int]
     _n_draws: int
     _n_seen: int
-    _mean: np.ndarray
+    _means: np.ndarray
     _squares: np.ndarray
 
 
 class Adaptation(WithSamplingState):
-    """Step size by dual averaging, scales from the variances of draws in windows that double in length.
+    """Step size by dual averaging, scales from the draws and gradients in windows that double in length.
+
+    The squared scale of a coordinate is the ratio of the standard deviations of its draws and of its gradients
+    (Seyboldt, Carlson and Carpenter, arXiv:2603.18845). For a normal of variance σ² that is σ², even before the chain
+    has seen all of it.
 
     The first tenth of the tuning draws sees the chain arrive, the last fifth tunes the step size to the last scales.
 
@@ -70,8 +75,8 @@ class Adaptation(WithSamplingState):
 
     def _forget_window(self) -> None:
         self._n_seen = 0
-        self._mean = np.zeros(self._n)
-        self._squares = np.zeros(self._n)
+        self._means = np.zeros((2, self._n))
+        self._squares = np.zeros((2, self._n))
 
     def _restart_step_size(self, step_size: float) -> None:
         self._step = DualAverageAdaptation(np.sqrt(step_size), self._target_accept, _GAMMA, _KAPPA, _T0)
@@ -80,23 +85,30 @@ class Adaptation(WithSamplingState):
         """Return the step size, averaged over the tuning draws once these are over."""
         return float(self._step.current(tuning)) ** 2
 
-    def update(self, q: np.ndarray, acceptance_rate: float) -> None:
+    def update(self, q: np.ndarray, gradient: np.ndarray, acceptance_rate: float) -> None:
         """Learn from a tuning draw."""
         self._step.update(acceptance_rate, tune=True)
         self._n_draws += 1
         if len(self._window_ends) < 2 or self._n_draws <= self._window_ends[0]:
             return
         self._n_seen += 1
-        deviation = q - self._mean
-        self._mean = self._mean + deviation / self._n_seen
-        self._squares = self._squares + deviation * (q - self._mean)
+        seen = np.stack([q, gradient])
+        deviations = seen - self._means
+        self._means = self._means + deviations / self._n_seen
+        self._squares = self._squares + deviations * (seen - self._means)
         if self._n_draws == self._window_ends[1]:
-            variances = self._squares / self._n_seen
-            # A coordinate that has not moved says nothing about its scale.
-            self.variances = np.where(variances > 0, variances, self.variances)
+            self._learn_scales()
             self._window_ends = self._window_ends[1:]
             self._forget_window()
             self._restart_step_size(first_step_size(self._n))
+
+    def _learn_scales(self) -> None:
+        of_draws, of_gradients = self._squares
+        with np.errstate(divide="ignore", invalid="ignore"):
+            variances = np.sqrt(of_draws / of_gradients)
+        # A coordinate that has not moved, or whose gradient has not changed, says nothing about its scale.
+        known = np.isfinite(variances) & (variances > 0)
+        self.variances = np.where(known, variances, self.variances)
 
 
 def _window_ends(n_tune: int) -> list[int]:

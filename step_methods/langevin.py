@@ -44,9 +44,10 @@ class _Position(NamedTuple):
 
 @dataclass_state
 class GradientStepState(StepMethodState):
-    """What every step here carries from draw to draw: the generators of minibatches."""
+    """What every step here carries from draw to draw: the generators of minibatches, and what the last one gave."""
 
     minibatch_rngs: list[np.random.Generator]
+    _last: _Position | None
 
 
 class _GradientStep(BlockedStep):
@@ -356,7 +357,7 @@ class Langevin(_GradientStep):
         acceptance_rate = _acceptance_rate(position, proposal, scale, noise)
         moved = proposal if self.rng.random() < acceptance_rate else position
         if self.tune and self.adapt:
-            self._adaptation.update(moved.q, acceptance_rate)
+            self._adaptation.update(moved.q, moved.gradient, acceptance_rate)
         return moved, acceptance_rate, not proposal.is_usable and proposal.logp != -np.inf
 
 

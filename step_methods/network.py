@@ -55,6 +55,7 @@ __all__ = [
     "free_variable",
     "hidden_layer_of",
     "is_binary_energy",
+    "is_binary_energy_op",
     "is_layer",
     "network_node",
     "network_of",
@@ -207,7 +208,7 @@ def hidden_layer_of(op: Op, node: Apply) -> Variable | None:
 
 
 @singledispatch
-def is_binary_energy(op: Op) -> bool:
+def is_binary_energy_op(op: Op) -> bool:
     """Whether a random variable has units in {0, 1} with a log-density that tells nothing of their couplings.
 
     Such units are sampled one after the other through the compiled log-density.
@@ -274,6 +275,12 @@ def is_layer(rv: Variable) -> bool:
     return node is not None and (
         not isinstance(network_of(node.op, node), GaussianNetwork | None) or hidden_layer_of(node.op, node) is not None
     )
+
+
+def is_binary_energy(rv: Variable) -> bool:
+    """Whether a random variable is made by an ``Op`` for which `is_binary_energy_op` holds, masked data or not."""
+    node = _own_node(rv)
+    return node is not None and is_binary_energy_op(node.op)
 
 
 def free_variable(model: Model, variable: Variable) -> Variable:

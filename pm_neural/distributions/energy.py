@@ -28,7 +28,7 @@ from pytensor.tensor.rewriting.basic import register_specialize
 from pm_neural.distributions._checks import binary_data
 from pm_neural.distributions._compiled_op import CompiledOp
 from pm_neural.distributions._units import UNSAID, on_support
-from step_methods.network import is_binary_energy
+from step_methods.network import is_binary_energy_op
 
 if TYPE_CHECKING:
     from pm_neural.distributions._frozen_module import FrozenModule
@@ -154,8 +154,8 @@ def _unit_transform(op, rv):
     return LogOddsOfPoints(len(op.module.event_shape))
 
 
-@is_binary_energy.register(BinaryEnergyRV)
-def _is_binary_energy(op):
+@is_binary_energy_op.register(BinaryEnergyRV)
+def _is_binary_energy_op(op):
     return True
 
 
@@ -211,7 +211,11 @@ class Energy(Distribution):
     -----
     There are no draws without a chain: ``pm.draw`` and prior predictive sampling are refused.
 
-    Where the energy is NaN the log-probability is, and step methods reject such a proposal.
+    Masked data clamp coordinates: ``observed=np.ma.masked_array(values, mask=unknown)`` holds those where the mask is
+    False, and the posterior is p(unknown | known).
+
+    Where the energy is NaN the log-probability is, and step methods reject such a proposal. If the module raises an
+    error, sampling stops with it; only in nutpie's threads the error is logged, and the energy is taken as NaN.
 
     In float32, torch's default, the log-density has a relative error of 1e-7 and a finite-difference check of its
     gradient fails; ``module.double()`` makes it exact. In the worker processes of ``pm.sample`` torch uses one thread.
