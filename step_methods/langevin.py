@@ -248,7 +248,8 @@ class Langevin(_GradientStep):
     adjusted : bool
         Whether to make the accept step. Without it the draws are biased.
     adapt : bool
-        Whether to learn step size and scale while PyMC tunes. With False η is `step_size` and D = 1 throughout.
+        Whether to learn step size and scale while PyMC tunes. With False, and always without the accept step, η is
+        `step_size` and D = 1 throughout.
     target_accept : float
         Acceptance rate to tune to. 0.574 is optimal in many dimensions (Roberts and Rosenthal [2]_).
     steps_per_draw : int

@@ -183,8 +183,9 @@ class Energy(Distribution):
     Parameters
     ----------
     module : torch.nn.Module
-        Maps points (batch, *event axes) to their energies (batch,). The model keeps a copy, in evaluation mode and with
-        its weights as they are: training the module later changes nothing here, declare the model anew.
+        Maps points, a batch axis before those of one point, to their energies (batch,). The model keeps a copy, in
+        evaluation mode and with its weights as they are: training the module later changes nothing here, declare the
+        model anew.
     shape : int or tuple of int, optional
         Shape of the variable, unless `dims` or `observed` say it.
     support : {"real", "unit", "binary"}

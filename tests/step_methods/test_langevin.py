@@ -289,7 +289,7 @@ def test_same_draws_in_fresh_processes(case, start_method):
     assert np.array_equal(draws_with(model, step, cores=2, mp_ctx=start_method), draws_with(model, step))
 
 
-@pytest.mark.parametrize("n_before", [3, 120], ids=["tuning", "drawing"])
+@pytest.mark.parametrize("n_before", [30, 120], ids=["tuning", "drawing"])
 def test_sampling_state_is_complete(case, n_before):
     model, make_step = case
     with model:
