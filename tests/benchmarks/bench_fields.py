@@ -27,6 +27,7 @@ from typing import Any
 import arviz as az
 import numpy as np
 import pymc as pm
+import pytensor
 import scipy.sparse
 import xarray as xr
 from bench_pairwise import dense_network, ours, random_graph, time_in_turn
@@ -93,31 +94,34 @@ def dense_rows() -> Iterator[dict]:
     J, h = dense_network(20)
     # The stronger the couplings, the longer the peers must run until their ESS can be told.
     for strength, n_peer in ((1.0, 10_000), (2.0, 50_000), (3.0, 100_000)):
-        methods: dict[str, tuple[type, int, dict]] = {
-            "pm.BinaryGibbsMetropolis": (pm.BinaryGibbsMetropolis, n_peer, {}),
-            "pm.BinaryMetropolis": (pm.BinaryMetropolis, n_peer, {}),
-        }
-        methods |= {
-            f"BlockGibbs, {sweeps} sweeps a draw": (pmn.BlockGibbs, 10_000, {"sweeps_per_draw": sweeps})
+        methods: list[tuple[str, str, type, int, dict]] = [
+            ("pm.BinaryGibbsMetropolis", "float64", pm.BinaryGibbsMetropolis, n_peer, {}),
+            ("pm.BinaryMetropolis", "float64", pm.BinaryMetropolis, n_peer, {}),
+        ]
+        methods += [
+            (f"BlockGibbs, {sweeps} sweeps a draw", floatX, pmn.BlockGibbs, 10_000, {"sweeps_per_draw": sweeps})
+            for floatX in ("float64", "float32")
             for sweeps in (1, 10, 30, 100, 300, 1000)
-        }
+        ]
         reference = None
-        with pm.Model():
-            z = pmn.BoltzmannMachine("z", 4 * J, 2 * h - 2 * strength * J.sum(axis=1), coupling=strength)
-            for name, (step_method, draws, options) in methods.items():
+        for name, floatX, step_method, draws, options in methods:
+            with pytensor.config.change_flags(floatX=floatX), pm.Model():
+                bias = (2 * h - 2 * strength * J.sum(axis=1)).astype(floatX)
+                z = pmn.BoltzmannMachine("z", (4 * J).astype(floatX), bias, coupling=strength)
                 idata = pm.sample(draws, tune=200, chains=1, step=step_method([z], **options), **QUIET)
-                per_draw = seconds(idata) / (draws + 200)
-                slowest = float(az.ess(idata["posterior"].to_dataset(), method="mean")["z"].min())
-                rate = slowest / (draws * per_draw)
-                reference = reference or rate
-                yield {
-                    "couplings": f"N(0, {strength:.0f}/√20)",
-                    "method": name,
-                    "µs a draw": f"{1e6 * per_draw:.1f}",
-                    "ESS a draw": f"{slowest / draws:.4f}",
-                    "ESS/s": f"{rate:,.0f}",
-                    "ratio": f"{rate / reference:,.1f}",
-                }
+            per_draw = seconds(idata) / (draws + 200)
+            slowest = float(az.ess(idata["posterior"].to_dataset(), method="mean")["z"].min())
+            rate = slowest / (draws * per_draw)
+            reference = reference or rate
+            yield {
+                "couplings": f"N(0, {strength:.0f}/√20)",
+                "method": name,
+                "floats": floatX,
+                "µs a draw": f"{1e6 * per_draw:.1f}",
+                "ESS a draw": f"{slowest / draws:.4f}",
+                "ESS/s": f"{rate:,.0f}",
+                "ratio": f"{rate / reference:,.1f}",
+            }
 
 
 def energy_rows() -> Iterator[dict]:
