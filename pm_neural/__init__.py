@@ -7,7 +7,16 @@ first use: ``pmn.training`` (which needs torch), ``pmn.diagnostics``, ``pmn.data
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from pm_neural.distributions import BernoulliRBM, BoltzmannMachine, Energy, HiddenUnits, Ising, Lattice, lattice
+from pm_neural.distributions import (
+    BernoulliRBM,
+    BoltzmannMachine,
+    Energy,
+    GaussianRBM,
+    HiddenUnits,
+    Ising,
+    Lattice,
+    lattice,
+)
 from step_methods import SGLD, BlockGibbs, Langevin
 
 if _TYPE_CHECKING:
@@ -21,6 +30,7 @@ __all__ = [
     "BlockGibbs",
     "BoltzmannMachine",
     "Energy",
+    "GaussianRBM",
     "HiddenUnits",
     "Ising",
     "Langevin",

@@ -24,7 +24,7 @@ from step_methods.kernels.pairwise import (
 from step_methods.kernels.rbm import PreparedRBM, energy, free_energy, prepare, refill
 from step_methods.network import NetworkReader
 
-__all__ = ["Decisions", "RestrictedSampler", "Scan", "Units"]
+__all__ = ["NO_UNITS", "Decisions", "Machine", "RestrictedSampler", "Scan", "Units", "lay_out"]
 
 # The raveled values of variables, by name; a layer without a variable has no units.
 type Units = dict[str | None, np.ndarray]
@@ -129,8 +129,8 @@ class Machine:
     ----------
     index : tuple of int
         Its place in the batch.
-    v, h : ndarray of int64, shapes (n_visible,) and (n_hidden,)
-        Its clamped units, zero where a unit is free.
+    v, h : ndarray, shapes (n_visible,) and (n_hidden,)
+        Its clamped units, zero where a unit is free; of int64 where they are two-valued.
     v_free, h_free : ndarray of bool, same shapes
     visible, hidden : slice
         Its free units in the raveled values of the two layers' variables.
@@ -274,7 +274,7 @@ class RestrictedSampler:
             self._parameters = self._reader.parameters.read(point)
         if self._is_stale:
             self._is_stale = False
-            self._machines = _lay_out(self._reader, *(x.shape for x in self._parameters))
+            self._machines = lay_out(self._reader, *(x.shape for x in self._parameters))
             if self._reader.hidden is None:
                 self._scratch = np.zeros(self._parameters[0].shape[-1], np.int64)
             if self._blocks:
@@ -444,7 +444,7 @@ def _length(places: slice) -> int:
     return places.stop - places.start
 
 
-def _lay_out(
+def lay_out(
     reader: NetworkReader, W_shape: tuple[int, ...], a_shape: tuple[int, ...], b_shape: tuple[int, ...]
 ) -> list[Machine]:
     """Cut the layers of a network into machines, still without parameters."""

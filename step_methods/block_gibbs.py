@@ -1,4 +1,4 @@
-"""Block Gibbs sampling of networks of binary units."""
+"""Block Gibbs sampling of networks of units."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from rich.table import Column
 from step_methods._blocks import Blocks, blocks_by_name, parse_blocks
 from step_methods._checks import at_least_one
 from step_methods._gaussian import GaussianSampler
+from step_methods._gaussian_restricted import GaussianRestrictedSampler
 from step_methods._pairwise import PairwiseSampler
 from step_methods._restricted import Decisions, RestrictedSampler, Scan, Units
 from step_methods.evidence import Evidence
 from step_methods.kernels.random import fill_integers, seed_stream
 from step_methods.network import (
     GaussianNetwork,
+    GaussianRestrictedNetwork,
     NetworkReader,
     PairwiseNetwork,
     check_units,
@@ -36,7 +38,7 @@ from step_methods.network import (
 __all__ = ["BlockGibbs"]
 
 
-type _Sampler = RestrictedSampler | PairwiseSampler | GaussianSampler
+type _Sampler = RestrictedSampler | GaussianRestrictedSampler | PairwiseSampler | GaussianSampler
 
 
 @dataclass_state
@@ -60,13 +62,15 @@ class BlockGibbs(BlockedStep):
     logit as log p(unit = 1) − log p(unit = 0). Each element of a term may depend on one unit, through element-wise
     operations, constant indices, broadcasting and sums over other axes; other terms are refused, never ignored.
 
-    The units of a ``pm.MvNormal``, however it is parametrized, are real: each block is drawn jointly from its Gaussian
+    The visible units of a `GaussianRBM` are real and drawn like those of any other restricted machine. The units of a
+    ``pm.MvNormal``, however it is parametrized, are real, too: each block is drawn jointly from its Gaussian
     conditional given the others (Rue and Held [3]_, theorem 2.5), one coordinate at a time by default. The vector may
-    have clamped coordinates, and depend on other variables; other terms that depend on it are refused.
+    have clamped coordinates, and depend on other variables. Other terms that depend on real units are refused; in a
+    `GaussianRBM` sample the visible units with ``pm.NUTS`` then, and leave the hidden ones to this step.
 
-    It is chosen by a bare ``pm.sample()`` for `BernoulliRBM`, `HiddenUnits`, `BoltzmannMachine` and `Ising`; options
-    then go through ``pm.sample(block_gibbs={"sweeps_per_draw": 10})``. ``pm.MvNormal`` is left to NUTS unless you ask:
-    ``pm.sample(step=pmn.BlockGibbs([x]))``.
+    It is chosen by a bare ``pm.sample()`` for `BernoulliRBM`, `GaussianRBM`, `HiddenUnits`, `BoltzmannMachine` and
+    `Ising`; options then go through ``pm.sample(block_gibbs={"sweeps_per_draw": 10})``. ``pm.MvNormal`` is left to NUTS
+    unless you ask: ``pm.sample(step=pmn.BlockGibbs([x]))``.
 
     Parameters
     ----------
@@ -94,7 +98,8 @@ class BlockGibbs(BlockedStep):
         which are a variable of their own, where a mask takes whole rows of a batch of fields or Gaussian vectors). A
         block of visible units whose hidden units are auxiliary is drawn together with all of these: h given v, then the
         block given h.
-        In a restricted machine, blocks are slower than whole layers: fields are summed coupling by coupling.
+        In a restricted machine, blocks are slower than whole layers: fields are summed coupling by coupling. The layers
+        of a `GaussianRBM` are drawn whole: parts of them cannot be given.
     model : Model, optional
         The model of the context by default.
     rng : int, Generator or None
@@ -116,8 +121,9 @@ class BlockGibbs(BlockedStep):
         variable is not a layer of a network or not in the model; if it has no free units; if an element of
         another term of the model depends on several units, if the term excludes both values of a unit, sees a
         minibatch or joins the two layers of one network; if parameters are random and the network is not normalized;
-        if the start value is not one of the units' two values, or not finite; if a covariance is not symmetric and
-        positive definite; if another term of the model depends on a Gaussian vector.
+        if the start value is not one of the units' two values, or not finite; if a standard deviation is not positive,
+        or a covariance not symmetric and positive definite; if another term of the model depends on real units; if
+        `blocks` are of a `GaussianRBM` or its hidden units.
 
     Notes
     -----
@@ -126,7 +132,7 @@ class BlockGibbs(BlockedStep):
     - ``energy``: of the draw, E(v, h) where the model has hidden units and the free energy F(v) where they are
       auxiliary, ½ (x − μ)ᵀ Σ⁻¹ (x − μ) of a Gaussian vector, summed over all networks of the step, without evidence;
     - ``flip_rate``: the fraction of the step's two-valued units that changed their value since the last draw; 0 where
-      all of its units are real.
+      it has none.
 
     References
     ----------
@@ -182,18 +188,15 @@ class BlockGibbs(BlockedStep):
         self._check_values(initial_point)
         own_blocks = self._read_blocks(blocks)
         evidence = {
-            name: Evidence(model, updated[name], self._layers[name].values, terms, initial_point, compile_kwargs)
+            name: Evidence(
+                model, updated[name], _values_with_evidence(reader, name), terms, initial_point, compile_kwargs
+            )
             for reader in readers
             for name, terms in reader.terms.items()
             if terms
         }
-        self._samplers: list[_Sampler] = [
-            GaussianSampler(reader, own_blocks)
-            if isinstance(reader.network, GaussianNetwork)
-            else PairwiseSampler(reader, evidence, own_blocks, self.stages_in_random_order)
-            if isinstance(reader.network, PairwiseNetwork)
-            else RestrictedSampler(reader, set(updated), evidence, own_blocks, self.stages_in_random_order)
-            for reader in readers
+        self._samplers = [
+            _sampler(reader, set(updated), evidence, own_blocks, self.stages_in_random_order) for reader in readers
         ]
         # Networks that a term joins are updated in turn within every sweep, otherwise one after the other.
         self._joined = _joins_networks(readers)
@@ -436,6 +439,38 @@ class BlockGibbs(BlockedStep):
             return {key: step_stats[key] for key in ("energy", "flip_rate")}
 
         return (update_stats,)
+
+
+def _values_with_evidence(reader: NetworkReader, name: str) -> tuple[int, int]:
+    """Return the two values of the units that terms of the model depend on; raise if they are real."""
+    values = reader.free_layers[name].values
+    if values is None:
+        names = ", ".join(repr(str(term.name)) for term in reader.terms[name])
+        rest = ". Its hidden units may stay with this step method"
+        raise ValueError(
+            f"the term {names} of the model depends on {name!r}, a Gaussian variable that this step method draws from "
+            "its own distribution only: sample it with pymc.NUTS instead"
+            + (rest if isinstance(reader.network, GaussianRestrictedNetwork) else "")
+        )
+    return values
+
+
+def _sampler(
+    reader: NetworkReader,
+    updated: set[str],
+    evidence: Mapping[str, Evidence],
+    blocks: Mapping[str, Sequence[np.ndarray]],
+    in_random_order: bool,
+) -> _Sampler:
+    match reader.network:
+        case GaussianNetwork():
+            return GaussianSampler(reader, blocks)
+        case PairwiseNetwork():
+            return PairwiseSampler(reader, evidence, blocks, in_random_order)
+        case GaussianRestrictedNetwork():
+            return GaussianRestrictedSampler(reader, updated, evidence, blocks, in_random_order)
+        case _:
+            return RestrictedSampler(reader, updated, evidence, blocks, in_random_order)
 
 
 def _make_room(sampler: _Sampler, point: PointType) -> tuple[Units, Units]:

@@ -65,8 +65,8 @@ class Evidence:
     model : Model
     value : Variable
         The value variable of the units.
-    values : tuple of int, optional
-        The lower and the upper value of a unit; real units, which have none, cannot take evidence.
+    values : tuple of int
+        The lower and the upper value of a unit.
     terms : sequence of Variable
         The random variables and potentials whose terms depend on it.
     point : mapping
@@ -76,7 +76,7 @@ class Evidence:
     Raises
     ------
     ValueError
-        If an element of a term depends on more than one unit, or if that cannot be told; if the units are real.
+        If an element of a term depends on more than one unit, or if that cannot be told.
 
     Attributes
     ----------
@@ -90,17 +90,11 @@ class Evidence:
         self,
         model: Model,
         value: Variable,
-        values: tuple[int, int] | None,
+        values: tuple[int, int],
         terms: Sequence[Variable],
         point: Mapping[str, np.ndarray],
         compile_kwargs: Mapping[str, Any] | None = None,
     ):
-        if values is None:
-            names = ", ".join(repr(str(term.name)) for term in terms)
-            raise ValueError(
-                f"the term {names} of the model depends on {value.name!r}, a Gaussian variable that this step method "
-                "draws from its own distribution only: sample it with pymc.NUTS instead"
-            )
         check_full_data(terms)
         self._terms = [str(term.name) for term in terms]
         self._n_units = point[value.name].size

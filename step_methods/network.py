@@ -45,6 +45,7 @@ from scipy.sparse import csr_array
 
 __all__ = [
     "GaussianNetwork",
+    "GaussianRestrictedNetwork",
     "LayerReader",
     "NetworkReader",
     "PairwiseNetwork",
@@ -142,6 +143,45 @@ class PairwiseNetwork:
         return {"coupling": self.coupling, "biases": self.biases}
 
 
+@dataclass(frozen=True)
+class GaussianRestrictedNetwork:
+    """A network of a layer of real units and one of 0/1 units, no couplings within a layer.
+
+    Its energy is E(v, h) = Σ (v−a)²/2σ² − b·h − (v/σ²)ᵀWh.
+
+    Attributes
+    ----------
+    couplings : TensorVariable, shape (..., n_visible, n_hidden)
+        W.
+    visible_biases : TensorVariable, shape (..., n_visible)
+        a.
+    hidden_biases : TensorVariable, shape (..., n_hidden)
+        b.
+    sigma : TensorVariable, shape (..., n_visible)
+        σ, the standard deviation of a visible unit given the hidden ones.
+    normalized : bool
+        Whether the variable's log-probability includes log Z. Without it the parameters must not depend on
+        other random variables.
+    """
+
+    couplings: Variable
+    visible_biases: Variable
+    hidden_biases: Variable
+    sigma: Variable
+    normalized: bool
+    values: ClassVar[None] = None
+
+    @property
+    def parameters(self) -> dict[str, Variable]:
+        """What is read of the network's values, by the names for errors: W, a, b, sigma."""
+        return {
+            "couplings W": self.couplings,
+            "visible biases a": self.visible_biases,
+            "hidden biases b": self.hidden_biases,
+            "standard deviations sigma": self.sigma,
+        }
+
+
 @dataclass(frozen=True, eq=False)
 class GaussianNetwork:
     """A network of real-valued units, which are jointly Gaussian: PyMC's ``MvNormal``.
@@ -167,7 +207,7 @@ class GaussianNetwork:
         return {"mean": self.mean, "covariance": self.covariance}
 
 
-type Network = RestrictedNetwork | PairwiseNetwork | GaussianNetwork
+type Network = RestrictedNetwork | GaussianRestrictedNetwork | PairwiseNetwork | GaussianNetwork
 
 
 @singledispatch
@@ -270,7 +310,7 @@ def network_node(variable: Variable) -> tuple[Apply, Network] | None:
 
 
 def is_layer(rv: Variable) -> bool:
-    """Whether a random variable is the visible or the hidden layer of a network of two-valued units."""
+    """Whether a random variable is the visible or the hidden layer of a network with two-valued units."""
     node = _own_node(rv)
     return node is not None and (
         not isinstance(network_of(node.op, node), GaussianNetwork | None) or hidden_layer_of(node.op, node) is not None
@@ -342,7 +382,7 @@ class ParameterReader:
     Parameters
     ----------
     model : Model
-    network : RestrictedNetwork, PairwiseNetwork or GaussianNetwork
+    network : RestrictedNetwork, GaussianRestrictedNetwork, PairwiseNetwork or GaussianNetwork
     name : str
         The name of the variable, for errors.
     compile_kwargs : dict, optional
@@ -525,7 +565,7 @@ class NetworkReader:
     ----------
     name : str
         Name of the visible layer.
-    network : RestrictedNetwork, PairwiseNetwork or GaussianNetwork
+    network : RestrictedNetwork, GaussianRestrictedNetwork, PairwiseNetwork or GaussianNetwork
     parameters : ParameterReader
     visible : LayerReader
     hidden : LayerReader or None
@@ -638,7 +678,9 @@ def _visible_variable(model: Model, rv: Variable) -> Variable:
     # PyMC makes whole rows that are masked a variable of its own, with its own parameters. Rows do not interact, but
     # the hidden units of a restricted network are those of all of them.
     is_split = len({_own_node(part) for part in _parts(layer)}) > 1
-    return rv if is_split and node and not isinstance(network_of(node.op, node), RestrictedNetwork) else layer
+    network = None if node is None else network_of(node.op, node)
+    hides_units = isinstance(network, RestrictedNetwork | GaussianRestrictedNetwork)
+    return rv if is_split and network is not None and not hides_units else layer
 
 
 def _hidden_variables(model: Model, visible: Variable) -> list[Variable]:

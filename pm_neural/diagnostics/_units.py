@@ -147,7 +147,7 @@ def _two_values(rv: Variable) -> tuple[int, int]:
     from pymc.distributions.distribution import PartialObservedRV
     from pytensor.tensor.random.basic import BernoulliRV
 
-    from step_methods.network import PairwiseNetwork, is_layer, network_node
+    from step_methods.network import is_layer, network_node
 
     node = rv.owner
     if isinstance(node.op, PartialObservedRV):
@@ -156,7 +156,9 @@ def _two_values(rv: Variable) -> tuple[int, int]:
         return 0, 1
     if is_layer(rv):
         found = network_node(rv)
-        return found[1].values if found and isinstance(found[1], PairwiseNetwork) else (0, 1)
+        values = found[1].values if found else (0, 1)
+        if values is not None:
+            return values
     raise ValueError(
         "vars must have two values per unit: pm.Bernoulli, or a layer of a network such as BernoulliRBM, got "
         f"{rv.name!r} with the distribution {type(node.op).__name__}"

@@ -2,7 +2,8 @@
 
 from pm_neural.distributions.boltzmann import BoltzmannMachine, Ising
 from pm_neural.distributions.energy import Energy
+from pm_neural.distributions.gaussian_rbm import GaussianRBM
 from pm_neural.distributions.lattice import Lattice, lattice
 from pm_neural.distributions.rbm import BernoulliRBM, HiddenUnits
 
-__all__ = ["BernoulliRBM", "BoltzmannMachine", "Energy", "HiddenUnits", "Ising", "Lattice", "lattice"]
+__all__ = ["BernoulliRBM", "BoltzmannMachine", "Energy", "GaussianRBM", "HiddenUnits", "Ising", "Lattice", "lattice"]

@@ -12,7 +12,18 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Constant, Variable
 from pytensor.tensor import TensorVariable, as_tensor_variable
 
-__all__ = ["binary_data", "binary_initval", "check_n_sweeps", "check_shape", "finite_parameter"]
+__all__ = [
+    "binary_data",
+    "binary_initval",
+    "check_length",
+    "check_n_sweeps",
+    "check_normalize",
+    "check_shape",
+    "finite_parameter",
+    "known_value",
+    "real_data",
+    "real_initval",
+]
 
 
 def binary_data(
@@ -62,12 +73,83 @@ def binary_data(
     if mask is None:
         _check_entries(name, entries, what, values)
         return entries.astype(np.int64)
-    if mask.all():
-        raise ValueError(f"{what} of {name!r} is masked everywhere, which clamps nothing: leave {what} out")
+    _check_mask(name, mask, what)
     entries = np.where(mask & np.isnan(entries), values[0], entries)
     _check_entries(name, entries[~mask], what, values)
     _check_entries(name, entries[mask], f"what is masked in {what}", values)
     return np.ma.masked_array(entries.astype(np.int64), mask=mask)
+
+
+def _check_mask(name: str, mask: np.ndarray, what: str) -> None:
+    if mask.all():
+        raise ValueError(f"{what} of {name!r} is masked everywhere, which clamps nothing: leave {what} out")
+
+
+def real_data(name: str, data: Any, event_shape: tuple[int | None, ...], what: str = "observed") -> Any:
+    """Check data of real-valued units.
+
+    Parameters
+    ----------
+    name : str
+        Name of the variable, for errors.
+    data : array_like, masked array or shared data
+        What is masked may be anything, such as NaN, the usual mark of a missing value.
+    event_shape : tuple of int or None
+        The last lengths that the data must have, None for one that is not known yet.
+    what : str
+        Name of the argument, for errors.
+
+    Returns
+    -------
+    ndarray or masked array of float, or the shared data as they are; zero under the mask
+
+    Raises
+    ------
+    ValueError
+        If an entry is not finite, if all entries are masked, or if the shape does not fit.
+    TypeError
+        If the data are not real numbers.
+    """
+    if isinstance(data, Variable):
+        if isinstance(data, SharedVariable | Constant):
+            real_data(name, extract_obs_data(data), event_shape, what)
+        return data
+    mask = np.ma.getmaskarray(data) if isinstance(data, np.ma.MaskedArray) else None
+    entries = np.asarray(data.data if mask is not None else data)
+    if entries.dtype.kind not in "iuf":
+        raise TypeError(f"{what} of {name!r} must be real numbers, got an array of dtype {entries.dtype}")
+    _check_event_shape(name, entries.shape, event_shape, what)
+    entries = entries.astype(np.result_type(entries, pytensor.config.floatX))
+    if mask is None:
+        _check_finite(name, entries, what)
+        return entries
+    _check_mask(name, mask, what)
+    _check_finite(name, entries[~mask], what)
+    return np.ma.masked_array(np.where(mask, 0, entries), mask=mask)
+
+
+def _check_finite(name: str, entries: np.ndarray, what: str) -> None:
+    wrong = entries[~np.isfinite(entries)]
+    if wrong.size:
+        raise ValueError(
+            f"{what} of {name!r} must be finite everywhere, got {wrong.flat[0]}; for a missing value use a masked "
+            "array, such as numpy.ma.masked_invalid(data)"
+        )
+
+
+def real_initval(name: str, initval: Any, event_shape: tuple[int | None, ...]) -> Any:
+    """Check a start value of real-valued units; strategies such as "prior" and symbolic values pass.
+
+    Raises
+    ------
+    ValueError
+        If an entry is not finite, or if the shape does not fit.
+    TypeError
+        If the entries are not real numbers.
+    """
+    if initval is None or isinstance(initval, str | Variable):
+        return initval
+    return real_data(name, np.asarray(initval), event_shape, "initval")
 
 
 def _check_event_shape(name: str, shape: tuple[int, ...], event_shape: tuple[int | None, ...], what: str) -> None:
@@ -125,6 +207,37 @@ def check_n_sweeps(n_sweeps: Any) -> int:
     return int(n_sweeps)
 
 
+def check_normalize(distribution: str, normalize: Any, unsaid: Any) -> None:
+    """Raise if `normalize` is left `unsaid`, or is neither None nor "exact".
+
+    Raises
+    ------
+    TypeError
+    ValueError
+    """
+    if normalize is unsaid:
+        raise TypeError(
+            f'{distribution}.dist() needs normalize=None or normalize="exact" said explicitly: inside a mixture '
+            "a missing normalizer gives wrong weights even with fixed parameters"
+        )
+    if normalize not in (None, "exact"):
+        raise ValueError(f'normalize must be None or "exact", got {normalize!r}')
+
+
+def check_length(argument: str, vector: TensorVariable, expected: int | None, axis: str, W: TensorVariable) -> None:
+    """Raise if the last length of a parameter is known and does not fit the couplings.
+
+    Raises
+    ------
+    ValueError
+    """
+    length = vector.type.shape[-1]
+    if None not in (length, expected) and length != expected:
+        raise ValueError(
+            f"{argument} must have {axis} = {expected} entries, as W of shape {W.type.shape} says, got {length}"
+        )
+
+
 def check_shape(distribution: str, shape: Any, n_units: int | None) -> None:
     """Raise if the last length of a shape is known and is not the number of units: PyMC would ignore it.
 
@@ -170,11 +283,14 @@ def finite_parameter(argument: str, value: Any, ndim: int) -> TensorVariable:
     tensor = as_tensor_variable(value)
     if tensor.ndim < ndim:
         raise ValueError(f"{argument} must have at least {ndim} dimension{'s' if ndim > 1 else ''}, got {tensor.ndim}")
-    known: np.ndarray | None = None
-    if isinstance(tensor, Constant):
-        known = tensor.data
-    elif isinstance(tensor, SharedVariable):
-        known = tensor.get_value(borrow=True)
+    known = known_value(tensor)
     if known is not None and not np.isfinite(known).all():
         raise ValueError(f"{argument} must be finite, got NaN or infinity")
     return tensor.astype(pytensor.config.floatX)
+
+
+def known_value(tensor: TensorVariable) -> np.ndarray | None:
+    """Return the value of a constant or of shared data, None if a tensor is neither."""
+    if isinstance(tensor, Constant):
+        return tensor.data
+    return tensor.get_value(borrow=True) if isinstance(tensor, SharedVariable) else None

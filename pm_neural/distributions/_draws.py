@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-__all__ = ["MAX_EXACT_UNITS", "draw_hidden", "draw_pairwise", "draw_visible"]
+__all__ = ["MAX_EXACT_UNITS", "draw_gaussian_visible", "draw_hidden", "draw_pairwise", "draw_visible"]
 
 MAX_EXACT_UNITS = 12
 
@@ -23,12 +23,12 @@ def _softplus(x):
 
 @njit(cache=True)
 def _draw_units(rng, biases, couplings, sources, out):
-    """Draw each unit with probability sigmoid(bias + the couplings of the sources that are on)."""
+    """Draw each unit with probability sigmoid(bias + the couplings times the sources)."""
     for i in range(biases.size):
         field = biases[i]
         for j in range(sources.size):
             if sources[j]:
-                field += couplings[i, j]
+                field += couplings[i, j] * sources[j]
         out[i] = 1 if rng.random() < _sigmoid(field) else 0
 
 
@@ -106,7 +106,9 @@ def draw_hidden(rng, v, W, b):
     ----------
     rng : numpy.random.Generator
     v : ndarray, shape (n_visible,)
+        Zeros and ones, or real numbers.
     W : ndarray, shape (n_visible, n_hidden)
+        What is multiplied with them: the couplings, of Gaussian units over their variances.
     b : ndarray, shape (n_hidden,)
 
     Returns
@@ -186,3 +188,55 @@ def draw_pairwise(rng, data, indices, indptr, coupling, biases, low, n_sweeps):
             field = biases[i] + coupling * _pair_field(data, indices, indptr, state, i)
             state[i] = 1 if rng.random() < _sigmoid((1 - low) * field) else low
     return state
+
+
+@njit(cache=True)
+def draw_gaussian_visible(rng, W, a, b, sigma, n_sweeps):
+    """Draw the visible units of an RBM with Gaussian visible units.
+
+    Exact if there are at most 12 hidden units: these are drawn from their marginal, in which the visible units couple
+    them in pairs, by enumeration. Otherwise approximate: the end of `n_sweeps` sweeps of block Gibbs sampling from
+    a start where each hidden unit is 0 or 1 with equal probability.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    W : ndarray, shape (n_visible, n_hidden)
+    a, sigma : ndarray, shape (n_visible,)
+    b : ndarray, shape (n_hidden,)
+    n_sweeps : int
+
+    Returns
+    -------
+    ndarray, shape (n_visible,), of the type of `a`
+    """
+    n_hidden = b.size
+    visible = np.empty_like(a)
+    over_variance = np.ascontiguousarray(W.T) / (sigma * sigma)
+    if n_hidden <= MAX_EXACT_UNITS:
+        couplings = over_variance @ np.ascontiguousarray(W)
+        biases = b + over_variance @ a + np.diag(couplings) / 2
+        np.fill_diagonal(couplings, 0)
+        columns = np.arange(n_hidden * n_hidden) % max(n_hidden, 1)
+        rows = np.arange(n_hidden + 1) * n_hidden
+        hidden = _draw_pairwise_exactly(rng, couplings.ravel(), columns, rows, 1.0, biases, 0)
+        _draw_gaussian_units(rng, W, a, sigma, hidden, visible)
+        return visible
+    hidden = np.empty(n_hidden, np.int64)
+    for j in range(n_hidden):
+        hidden[j] = 1 if rng.random() < 0.5 else 0
+    _draw_gaussian_units(rng, W, a, sigma, hidden, visible)
+    for _ in range(n_sweeps):
+        _draw_units(rng, b, over_variance, visible, hidden)
+        _draw_gaussian_units(rng, W, a, sigma, hidden, visible)
+    return visible
+
+
+@njit(cache=True)
+def _draw_gaussian_units(rng, W, a, sigma, hidden, out):
+    for i in range(a.size):
+        mean = a[i]
+        for j in range(hidden.size):
+            if hidden[j]:
+                mean += W[i, j]
+        out[i] = mean + sigma[i] * rng.standard_normal()

@@ -22,11 +22,12 @@ from pytensor.link.numba.dispatch.basic import (
 from pytensor.link.numba.dispatch.random import numba_core_rv_funcify
 
 from pm_neural.distributions import _draws, _elimination, _kaufman, boltzmann, spin_normalizer
-from pm_neural.distributions._draws import draw_hidden, draw_pairwise, draw_visible
+from pm_neural.distributions._draws import draw_gaussian_visible, draw_hidden, draw_pairwise, draw_visible
 from pm_neural.distributions._elimination import elimination_log_partition
 from pm_neural.distributions.boltzmann import PairSum, PairwiseRV, pair_sum
 from pm_neural.distributions.energy import EnergyRV, TorchEnergy, no_draws
-from pm_neural.distributions.normalizer import MAX_ENUMERATED_UNITS, RBMLogPartition
+from pm_neural.distributions.gaussian_rbm import GaussianRBMRV
+from pm_neural.distributions.normalizer import MAX_ENUMERATED_UNITS, QuadraticLogPartition, RBMLogPartition
 from pm_neural.distributions.rbm import BernoulliRBMRV, HiddenUnitsRV
 from pm_neural.distributions.spin_normalizer import (
     EliminationLogPartition,
@@ -34,7 +35,7 @@ from pm_neural.distributions.spin_normalizer import (
     torus_log_partition,
 )
 from step_methods.kernels import enumeration
-from step_methods.kernels.enumeration import log_partition_gradient
+from step_methods.kernels.enumeration import log_partition_gradient, quadratic_log_partition
 
 __all__: list[str] = []
 
@@ -54,6 +55,17 @@ def _bernoulli_rbm(op, node):
     @njit
     def draw(rng, W, a, b):
         return draw_visible(rng, W, a, b, n_sweeps)
+
+    return draw, _CACHE_VERSION
+
+
+@numba_core_rv_funcify.register(GaussianRBMRV)
+def _gaussian_rbm(op, node):
+    n_sweeps = op.n_sweeps
+
+    @njit
+    def draw(rng, W, a, b, sigma):
+        return draw_gaussian_visible(rng, W, a, b, sigma, n_sweeps)
 
     return draw, _CACHE_VERSION
 
@@ -86,6 +98,23 @@ def _rbm_log_partition(op, node, **kwargs):
             visible.astype(a_dtype),
             hidden.astype(b_dtype),
         )
+
+    return log_partition, _CACHE_VERSION
+
+
+@register_funcify_default_op_cache_key(QuadraticLogPartition)
+def _quadratic_log_partition(op, node, **kwargs):
+    value_dtype, G_dtype, c_dtype = (np.dtype(output.dtype) for output in node.outputs)
+    limit = MAX_ENUMERATED_UNITS
+
+    @njit
+    def log_partition(G, c):
+        if c.size > limit:
+            raise ValueError('normalize="exact": too many hidden units')
+        log_sum, pairs, means = quadratic_log_partition(
+            np.ascontiguousarray(G.astype(np.float64)), np.ascontiguousarray(c.astype(np.float64))
+        )
+        return np.asarray(log_sum).astype(value_dtype), pairs.astype(G_dtype), means.astype(c_dtype)
 
     return log_partition, _CACHE_VERSION
 

@@ -36,13 +36,13 @@ class BinaryUnits(Discrete):
         )
 
 
-def loop_over_batch(draw, n_core_dims, inputs, size) -> np.ndarray:
+def loop_over_batch(draw, n_core_dims, inputs, size, dtype=np.int64) -> np.ndarray:
     """Call a draw for each element of a batch, in backends other than numba; it has the shape of the last input."""
     batch_shapes = [x.shape[: x.ndim - n] for x, n in zip(inputs, n_core_dims, strict=True)]
     batch = tuple(size) if size is not None else np.broadcast_shapes(*batch_shapes)
     inputs = [np.broadcast_to(x, batch + x.shape[x.ndim - n :]) for x, n in zip(inputs, n_core_dims, strict=True)]
     draws = [draw(*(np.ascontiguousarray(x[i]) for x in inputs)) for i in np.ndindex(batch)]
-    return np.reshape(draws, inputs[-1].shape).astype(np.int64)
+    return np.reshape(draws, inputs[-1].shape).astype(dtype)
 
 
 def on_support(value: TensorVariable, values: tuple[int, int] = (0, 1), n_axes: int = 1) -> TensorVariable:

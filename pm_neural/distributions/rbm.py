@@ -9,15 +9,17 @@ import pytensor.tensor as pt
 from pymc.distributions.dist_math import check_parameters
 from pymc.distributions.shape_utils import rv_size_is_none
 from pymc.logprob.abstract import _logprob
+from pytensor.graph.basic import Variable
 from pytensor.tensor import TensorVariable
 from pytensor.tensor.random.op import RandomVariable
 
-from pm_neural.distributions._checks import check_n_sweeps, check_shape, finite_parameter
+from pm_neural.distributions._checks import check_length, check_n_sweeps, check_normalize, check_shape, finite_parameter
 from pm_neural.distributions._compiled_op import CompiledOp
 from pm_neural.distributions._draws import draw_hidden, draw_visible
 from pm_neural.distributions._units import UNSAID, BinaryUnits, as_float, loop_over_batch, on_support
 from pm_neural.distributions.normalizer import check_enumerable, rbm_log_partition
 from step_methods.network import (
+    GaussianRestrictedNetwork,
     RestrictedNetwork,
     hidden_layer_of,
     network_node,
@@ -152,21 +154,15 @@ class BernoulliRBM(BinaryUnits):
         **kwargs,
     ):
         """Make a variable that belongs to no model; `normalize` must be given."""
-        if normalize is UNSAID:
-            raise TypeError(
-                'BernoulliRBM.dist() needs normalize=None or normalize="exact" said explicitly: inside a mixture '
-                "a missing normalizer gives wrong weights even with fixed parameters"
-            )
-        if normalize not in (None, "exact"):
-            raise ValueError(f'normalize must be None or "exact", got {normalize!r}')
+        check_normalize("BernoulliRBM", normalize, UNSAID)
         W, a, b = (
             finite_parameter("W", W, 2),
             finite_parameter("a", a, 1),
             finite_parameter("b", b, 1),
         )
         n_visible, n_hidden = W.type.shape[-2:]
-        _check_length("a", a, n_visible, "n_visible", W)
-        _check_length("b", b, n_hidden, "n_hidden", W)
+        check_length("a", a, n_visible, "n_visible", W)
+        check_length("b", b, n_hidden, "n_hidden", W)
         check_shape("BernoulliRBM", kwargs.get("shape"), n_visible)
         if normalize == "exact":
             check_enumerable((n_visible, n_hidden))
@@ -176,14 +172,6 @@ class BernoulliRBM(BinaryUnits):
         """Start where each visible unit is on if its field is positive with all hidden units half on."""
         start = pt.gt(a + 0.5 * W.sum(axis=-1), 0)
         return start if rv_size_is_none(size) else pt.broadcast_to(start, rv.shape)
-
-
-def _check_length(argument, vector, expected, axis, W) -> None:
-    length = vector.type.shape[-1]
-    if None not in (length, expected) and length != expected:
-        raise ValueError(
-            f"{argument} must have {axis} = {expected} entries, as W of shape {W.type.shape} says, got {length}"
-        )
 
 
 @_logprob.register(BernoulliRBMRV)
@@ -227,16 +215,17 @@ class HiddenUnits(BinaryUnits):
 
     .. math::
 
-        p(h_j = 1 \mid v) = \sigma(b_j + (v^T W)_j),
+        p(h_j = 1 \mid v) = \sigma(b_j + (v^T W)_j)
 
-    so that the product of this and the visible units' own distribution is exactly :math:`e^{-E(v, h)} / Z`: a model may
-    contain the hidden units or leave them out, the visible units are distributed alike.
+    (with v over the variances where the visible units are Gaussian), so that the product of this and the visible units'
+    own distribution is exactly :math:`e^{-E(v, h)} / Z`: a model may contain the hidden units or leave them out, the
+    visible units are distributed alike.
 
     Parameters
     ----------
     v : TensorVariable, shape (..., n_visible)
-        A variable of a network's visible units, such as `BernoulliRBM`; its couplings and hidden biases are
-        taken from there. It may have masked data.
+        A variable of a network's visible units, such as `BernoulliRBM` or `GaussianRBM`; its couplings and
+        hidden biases are taken from there. It may have masked data.
 
     Raises
     ------
@@ -274,7 +263,7 @@ class HiddenUnits(BinaryUnits):
         """Make a variable that belongs to no model."""
         network = _network_of_visible(v)
         check_shape("HiddenUnits", kwargs.get("shape"), network.hidden_biases.type.shape[-1])
-        return super().dist([v, network.couplings, network.hidden_biases], **kwargs)
+        return super().dist([v, _couplings_to_hidden(network), network.hidden_biases], **kwargs)
 
     def support_point(rv, size, v, W, b):
         """Start where a hidden unit is on if its field is positive."""
@@ -282,14 +271,21 @@ class HiddenUnits(BinaryUnits):
         return start if rv_size_is_none(size) else pt.broadcast_to(start, rv.shape)
 
 
-def _network_of_visible(v) -> RestrictedNetwork:
+def _network_of_visible(v) -> RestrictedNetwork | GaussianRestrictedNetwork:
     found = network_node(v) if isinstance(v, TensorVariable) else None
-    if found is None or not isinstance(found[1], RestrictedNetwork):
+    if found is None or not isinstance(found[1], RestrictedNetwork | GaussianRestrictedNetwork):
         raise TypeError(
             "v must be a variable of the visible units of a network, such as pmn.BernoulliRBM, got "
             f"{v if isinstance(v, TensorVariable) else type(v).__name__}"
         )
     return found[1]
+
+
+def _couplings_to_hidden(network: RestrictedNetwork | GaussianRestrictedNetwork) -> Variable:
+    """Return what the visible units are multiplied with in the fields of the hidden ones."""
+    if isinstance(network, GaussianRestrictedNetwork):
+        return network.couplings / pt.sqr(network.sigma)[..., None]
+    return network.couplings
 
 
 @_logprob.register(HiddenUnitsRV)

@@ -1,4 +1,4 @@
-"""Sums over all states of the smaller layer of a restricted network: log Z and its gradient."""
+"""Sums over all states of a layer of a restricted network: log Z and its gradient."""
 
 import numpy as np
 from numba import njit
@@ -113,3 +113,106 @@ def _softplus_sum(high_field, low_field, mean):
             result += np.log(product)
             product = 1.0
     return result + np.log(product)
+
+
+@njit(cache=True)
+def quadratic_log_partition(G, c):
+    """Log of the sum of exp(c·h + ½ hᵀGh) over all h in {0, 1}ⁿ, and its gradient, which is a set of means.
+
+    The gradient in c is E[h], that in G is ½ E[h hᵀ].
+
+    Parameters
+    ----------
+    G : ndarray of float64, shape (n, n)
+        Symmetric; its diagonal counts, too.
+    c : ndarray of float64, shape (n,)
+
+    Returns
+    -------
+    log_z : float
+    pair_means : ndarray, shape (n, n)
+        E[h_i h_j].
+    means : ndarray, shape (n,)
+        E[h_i].
+    """
+    n = c.size
+    n_low = min(n, _LOW_UNITS)
+    n_states = 1 << n_low
+    low_states = np.zeros((n_states, n_low))
+    for s in range(n_states):
+        for j in range(n_low):
+            low_states[s, j] = (s >> j) & 1
+    low_weights = low_states @ c[:n_low]
+    low_to_low = np.ascontiguousarray(G[:n_low, :n_low])
+    for s in range(n_states):
+        low_weights[s] += low_states[s] @ (low_to_low @ low_states[s]) / 2
+
+    weights = np.empty(n_states)
+    low_field = np.empty(n_low)
+    high_state = np.zeros(n)
+    low_totals = np.zeros(n_states)
+    high_pairs = np.zeros((n, n))  # with a high unit in the row
+    largest = -np.inf  # all sums are in units of exp(largest)
+    for high in range(1 << (n - n_low)):
+        high_weight = 0.0
+        low_field[:] = 0.0
+        for j in range(n_low, n):
+            high_state[j] = (high >> (j - n_low)) & 1
+            if high_state[j]:
+                high_weight += c[j] + G[j, j] / 2
+                for k in range(n_low, j):
+                    high_weight += G[j, k] * high_state[k]
+                for k in range(n_low):
+                    low_field[k] += G[j, k]
+        weights[:] = low_weights + high_weight
+        if high:
+            weights += low_states @ low_field
+
+        block_largest = weights.max()
+        if block_largest > largest:
+            shrink = np.exp(largest - block_largest)
+            low_totals *= shrink
+            high_pairs *= shrink
+            largest = block_largest
+        for s in range(n_states):
+            weights[s] = np.exp(weights[s] - largest)
+        low_totals += weights
+        if high:
+            block_total = weights.sum()
+            block_low = weights @ low_states
+            for j in range(n_low, n):
+                if high_state[j]:
+                    high_pairs[j, :n_low] += block_low
+                    high_pairs[j, n_low:] += block_total * high_state[n_low:]
+
+    total = low_totals.sum()
+    pairs = high_pairs / total
+    for j in range(n_low, n):
+        pairs[:n_low, j] = pairs[j, :n_low]
+    for s in range(n_states):
+        for j in range(n_low):
+            if low_states[s, j]:
+                pairs[j, :n_low] += low_states[s] * (low_totals[s] / total)
+    return largest + np.log(total), pairs, np.diag(pairs).copy()
+
+
+def gaussian_log_partition(W, a, b, sigma):
+    """Log partition function of an RBM with Gaussian visible units, the hidden units enumerated.
+
+    The integral over the visible units leaves the hidden ones coupled in pairs,
+
+        Z = ∏ √(2π) σ_i · Σ_h exp(c·h + ½ hᵀGh),  c = b + Wᵀ(a / σ²),  G = Wᵀ diag(1 / σ²) W.
+
+    Parameters
+    ----------
+    W : ndarray of float64, shape (n_visible, n_hidden)
+    a, sigma : ndarray of float64, shape (n_visible,)
+    b : ndarray of float64, shape (n_hidden,)
+
+    Returns
+    -------
+    float
+    """
+    over_variance = W.T / sigma**2
+    log_sum, _, _ = quadratic_log_partition(over_variance @ W, b + over_variance @ a)
+    return float(log_sum + np.log(sigma).sum() + a.size / 2 * np.log(2 * np.pi))

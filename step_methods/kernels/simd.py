@@ -515,6 +515,17 @@ def absolute(typingctx, value):
     return value(value), codegen
 
 
+@intrinsic
+def sqrt(typingctx, value):
+    """Square root of floats."""
+
+    def codegen(context, builder, sig, args):
+        function = _function(builder, f"llvm.sqrt.{value.mangled}", value.llvm, [value.llvm])
+        return builder.call(function, args)
+
+    return value(value), codegen
+
+
 def _reduction(name, start):
     """Combine the lanes of a vector of floats into one float64."""
 
