@@ -13,10 +13,10 @@ from step_methods._restricted import Decisions, Scan, Units
 from step_methods.kernels.gaussian import (
     PreparedGaussian,
     energy_gaussian,
-    fill_normal,
     prepare_gaussian,
     sweep_gaussian,
 )
+from step_methods.kernels.normal import fill_normal
 from step_methods.network import NetworkReader
 
 __all__ = ["GaussianSampler"]

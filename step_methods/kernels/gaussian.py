@@ -16,7 +16,6 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from step_methods.kernels._jit import kernel
-from step_methods.kernels.random import fill_uniform, fraction
 
 # What `sweep_gaussian` takes: the rows of −Λ_BB⁻¹ Λ_BR for all blocks, those of the factors of Λ_BB⁻¹, the coordinates
 # that the rows belong to, and the first row of each block.
@@ -91,35 +90,3 @@ def energy_gaussian(precision, deviations):
             field += precision[i, j] * deviations[j]
         total += deviations[i] * field
     return 0.5 * total
-
-
-@kernel
-def fill_normal(state, out):
-    """Fill an array with independent standard normal numbers, by the method of Box and Muller [1]_.
-
-    Parameters
-    ----------
-    state : ndarray
-        From `step_methods.kernels.random.seed_stream`; advanced in place.
-    out : ndarray of float64
-        One-dimensional and contiguous.
-
-    Notes
-    -----
-    With 53 random bits none is larger than 8.6, which cuts off 1e-17 of the distribution.
-
-    References
-    ----------
-    .. [1] G. E. P. Box and M. E. Muller, "A note on the generation of random normal deviates", Ann. Math. Statist.
-       29 (1958) 610.
-    """
-    fill_uniform(state, out)
-    half = out.size // 2
-    for i in range(half):
-        radius = np.sqrt(-2.0 * np.log1p(-out[i]))
-        angle = 2.0 * np.pi * out[half + i]
-        out[i] = radius * np.cos(angle)
-        out[half + i] = radius * np.sin(angle)
-    if 2 * half < out.size:
-        angle = 2.0 * np.pi * fraction(state.reshape(-1))
-        out[-1] = np.sqrt(-2.0 * np.log1p(-out[-1])) * np.cos(angle)
