@@ -7,7 +7,17 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike
 
-__all__ = ["Parameters", "ParametersLike", "as_binary_rows", "as_parameters"]
+from pm_neural.diagnostics._activations import softplus
+
+__all__ = [
+    "AnyParametersLike",
+    "GaussianParameters",
+    "Parameters",
+    "ParametersLike",
+    "as_any_parameters",
+    "as_binary_rows",
+    "as_parameters",
+]
 
 
 class Parameters(NamedTuple):
@@ -21,13 +31,40 @@ class Parameters(NamedTuple):
         """Return the same network with its two layers exchanged."""
         return Parameters(self.W.T, self.b, self.a)
 
+    def check_rows(self, X: ArrayLike) -> np.ndarray:
+        """Return visible states, one per row, in float64; raise as `as_binary_rows`."""
+        return as_binary_rows(X, len(self.a))
+
+    def free_energy(self, v: np.ndarray) -> np.ndarray:
+        """Return F(v) = −a·v − Σ_j softplus(b + vW)_j of each row."""
+        return -v @ self.a - softplus(self.b + v @ self.W).sum(axis=1)
+
+
+class GaussianParameters(NamedTuple):
+    """Parameters of a Gaussian RBM in float64: as those of an RBM, and sigma (n_visible,)."""
+
+    W: np.ndarray
+    a: np.ndarray
+    b: np.ndarray
+    sigma: np.ndarray
+
+    def check_rows(self, X: ArrayLike) -> np.ndarray:
+        """Return visible states, one per row, in float64; raise as `as_real_rows`."""
+        return as_real_rows(X, len(self.a))
+
+    def free_energy(self, v: np.ndarray) -> np.ndarray:
+        """Return F(v) = Σ_i (v − a)²_i/2σ²_i − Σ_j softplus(b + (v/σ²)W)_j of each row."""
+        distance = (((v - self.a) / self.sigma) ** 2).sum(axis=1) / 2
+        return distance - softplus(self.b + (v / self.sigma**2) @ self.W).sum(axis=1)
+
 
 @runtime_checkable
 class _HasParameters(Protocol):
-    def parameters_as_numpy(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
+    def parameters_as_numpy(self) -> tuple[np.ndarray, ...]: ...
 
 
 type ParametersLike = tuple[ArrayLike, ArrayLike, ArrayLike] | _HasParameters
+type AnyParametersLike = ParametersLike | tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike]
 
 
 def as_parameters(params: ParametersLike) -> Parameters:
@@ -40,12 +77,36 @@ def as_parameters(params: ParametersLike) -> Parameters:
     ValueError
         If the shapes do not fit together or a number is not finite.
     """
-    if isinstance(params, _HasParameters):
-        params = params.parameters_as_numpy()
-    if not isinstance(params, tuple | list) or len(params) != 3:
+    arrays = _as_tuple(params)
+    if len(arrays) == 4:
+        raise TypeError("params must be those of a binary RBM, (W, a, b), got four arrays: those of a Gaussian RBM?")
+    return _as_binary(arrays)
+
+
+def as_any_parameters(params: AnyParametersLike) -> Parameters | GaussianParameters:
+    """Read (W, a, b), or (W, a, b, sigma) of a Gaussian RBM, and check them; raise as `as_parameters`."""
+    arrays = _as_tuple(params)
+    if len(arrays) != 4:
+        return _as_binary(arrays)
+    W, a, b = _as_binary(arrays[:3])
+    sigma = _as_finite(arrays[3], "sigma", 1)
+    if sigma.shape != a.shape:
+        raise ValueError(f"sigma must have the shape {a.shape} of a, got {sigma.shape}")
+    if not (sigma > 0).all():
+        raise ValueError(f"sigma must be positive, got {sigma.min()}")
+    return GaussianParameters(W, a, b, sigma)
+
+
+def _as_tuple(params: AnyParametersLike) -> tuple[ArrayLike, ...]:
+    arrays = params.parameters_as_numpy() if isinstance(params, _HasParameters) else params
+    if not isinstance(arrays, tuple | list) or len(arrays) not in (3, 4):
         raise TypeError(
             f"params must be a tuple (W, a, b) or have a method parameters_as_numpy(), got {type(params).__name__}"
         )
+    return tuple(arrays)
+
+
+def _as_binary(params: tuple[ArrayLike, ...]) -> Parameters:
     W, a, b = (
         _as_finite(value, name, ndim) for value, name, ndim in zip(params, ("W", "a", "b"), (2, 1, 1), strict=True)
     )
@@ -82,16 +143,38 @@ def as_binary_rows(X: ArrayLike, n_visible: int, name: str = "X") -> np.ndarray:
         If `X` is not a non-empty matrix with `n_visible` columns of zeros and ones, or if some of
         it is masked.
     """
-    if np.ma.is_masked(X):
-        raise ValueError(f"{name} must not have masked values")
-    rows = np.asarray(X)
-    if rows.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must hold zeros and ones, got dtype {rows.dtype}")
-    if rows.ndim != 2 or len(rows) == 0 or rows.shape[1] != n_visible:
-        raise ValueError(
-            f"{name} must have the shape (n_rows, {n_visible}), one visible state per row, got {rows.shape}"
-        )
+    rows = _as_rows(X, n_visible, name, "zeros and ones")
     wrong = rows[(rows != 0) & (rows != 1)]
     if wrong.size:
         raise ValueError(f"{name} must hold zeros and ones only, got {wrong[0]}")
     return rows.astype(np.float64)
+
+
+def as_real_rows(X: ArrayLike, n_visible: int, name: str = "X") -> np.ndarray:
+    """Check visible states of real numbers, one per row, and return them in float64.
+
+    Raises
+    ------
+    TypeError
+        If `X` does not hold numbers.
+    ValueError
+        If `X` is not a non-empty matrix with `n_visible` columns of finite numbers, or if some of
+        it is masked.
+    """
+    rows = _as_rows(X, n_visible, name, "numbers")
+    if not np.isfinite(rows).all():
+        raise ValueError(f"{name} must be finite, got NaN or infinity")
+    return rows.astype(np.float64)
+
+
+def _as_rows(X: ArrayLike, n_visible: int, name: str, numbers: str) -> np.ndarray:
+    if np.ma.is_masked(X):
+        raise ValueError(f"{name} must not have masked values")
+    rows = np.asarray(X)
+    if rows.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must hold {numbers}, got dtype {rows.dtype}")
+    if rows.ndim != 2 or len(rows) == 0 or rows.shape[1] != n_visible:
+        raise ValueError(
+            f"{name} must have the shape (n_rows, {n_visible}), one visible state per row, got {rows.shape}"
+        )
+    return rows

@@ -1,7 +1,8 @@
-"""Annealed importance sampling for the partition function of an RBM."""
+"""Annealed importance sampling for the partition function of an RBM, binary or Gaussian."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -10,8 +11,13 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from pm_neural.diagnostics._activations import softplus
-from pm_neural.diagnostics._parameters import Parameters
-from pm_neural.diagnostics.enumeration import MAX_UNITS_MARGINALS, exact_draws
+from pm_neural.diagnostics._parameters import GaussianParameters, Parameters
+from pm_neural.diagnostics.enumeration import (
+    MAX_UNITS_MARGINALS,
+    exact_draws,
+    exact_gaussian_draws,
+    log_normal_volume,
+)
 from step_methods.kernels.layers import sample_units
 from step_methods.kernels.random import seed_stream
 
@@ -35,7 +41,7 @@ class AISRun(NamedTuple):
 
 
 def annealed_importance_sampling(
-    params: Parameters,
+    params: Parameters | GaussianParameters,
     X: np.ndarray | None,
     *,
     n_chains: int,
@@ -44,18 +50,15 @@ def annealed_importance_sampling(
     rng: np.random.Generator,
 ) -> AISRun:
     """Run the chains that `log_partition` describes."""
-    base_bias = np.zeros_like(params.a) if X is None else _smoothed_log_odds(X)
-    log_partition_base = softplus(base_bias).sum() + len(params.b) * np.log(2)
+    chains = _make_chains(params, X, n_chains, rng)
     betas = np.linspace(0, 1, n_steps + 1)
-
-    chains = _Chains(params, base_bias, n_chains, rng)
     chains.start_from_base()
     forward = chains.anneal(betas)
     if not reverse:
-        return AISRun(log_partition_base + forward, None)
+        return AISRun(chains.log_partition_base + forward, None)
 
-    if min(params.W.shape) <= MAX_UNITS_MARGINALS:
-        chains.visible[:] = exact_draws(params, n_chains, rng)
+    if chains.can_be_enumerated:
+        chains.start_from_model(rng)
     else:
         if X is None:
             chains.visible[:] = _resample(chains.visible, forward, rng)
@@ -63,7 +66,18 @@ def annealed_importance_sampling(
             chains.visible[:] = rng.choice(X, n_chains)
         chains.equilibrate(n_steps)
     backward = chains.anneal(betas[::-1])
-    return AISRun(log_partition_base + forward, log_partition_base - backward)
+    return AISRun(chains.log_partition_base + forward, chains.log_partition_base - backward)
+
+
+def _make_chains(
+    params: Parameters | GaussianParameters, X: np.ndarray | None, n_chains: int, rng: np.random.Generator
+) -> _Chains:
+    if isinstance(params, Parameters):
+        base_bias = np.zeros_like(params.a) if X is None else _smoothed_log_odds(X)
+        return _BinaryChains(params, base_bias, n_chains, rng)
+    if X is None:
+        return _GaussianChains(params, params.a, params.sigma, n_chains, rng)
+    return _GaussianChains(params, X.mean(axis=0), np.maximum(X.std(axis=0), params.sigma), n_chains, rng)
 
 
 def _smoothed_log_odds(X: np.ndarray) -> np.ndarray:
@@ -77,28 +91,36 @@ def _resample(rows: np.ndarray, log_weights: np.ndarray, rng: np.random.Generato
     return rng.choice(rows, len(rows), p=weights / weights.sum())
 
 
-class _Chains:
+class _Chains(ABC):
     """Chains of block Gibbs sampling at any inverse temperature; one row of `visible` is a chain.
 
-    At inverse temperature β the visible units have
-    log p*(v) = ((1 − β) a₀ + β a)·v + Σ_j softplus(β (b + vW)_j): at β = 0 independent with the
-    base's biases a₀, at β = 1 the model.
+    At β = 0 the units are independent, at β = 1 the model is reached.
     """
 
-    def __init__(self, params: Parameters, base_bias: np.ndarray, n_chains: int, rng: np.random.Generator):
-        self._W = params.W.astype(np.float32)
-        self._W_transposed = np.ascontiguousarray(self._W.T)
-        self._visible_bias = params.a
-        self._hidden_bias = params.b.astype(np.float32)
-        self._base_bias = base_bias
-        self._bias_change = (params.a - base_bias).astype(np.float32)
-        self._random_state = seed_stream(rng)
-        self._hidden = np.empty((n_chains, len(params.b)), dtype=np.float32)
-        self.visible = np.empty((n_chains, len(params.a)), dtype=np.float32)
+    log_partition_base: float
+    """log Z at β = 0."""
+    can_be_enumerated: bool
+    """Whether the model is small enough for exact draws."""
 
+    def __init__(self, W: np.ndarray, b: np.ndarray, n_chains: int, rng: np.random.Generator):
+        n_visible, n_hidden = W.shape
+        self._W_transposed = np.ascontiguousarray(W.T.astype(np.float32))
+        self._hidden_bias = b.astype(np.float32)
+        self._random_state = seed_stream(rng)
+        self._hidden = np.empty((n_chains, n_hidden), dtype=np.float32)
+        self.visible = np.empty((n_chains, n_visible), dtype=np.float32)
+
+    @abstractmethod
     def start_from_base(self) -> None:
-        self.visible[:] = self._base_bias
-        sample_units(self.visible, self._random_state, self.visible)
+        """Draw the visible units at β = 0."""
+
+    @abstractmethod
+    def start_from_model(self, rng: np.random.Generator) -> None:
+        """Draw the visible units at β = 1, by enumeration."""
+
+    @abstractmethod
+    def _change_temperature(self, beta: float, next_beta: float, log_weights: np.ndarray) -> None:
+        """Weight the chains for the step from β to β', then sweep at β'."""
 
     def equilibrate(self, n_sweeps: int) -> None:
         """Sweep at the model's own temperature."""
@@ -112,24 +134,108 @@ class _Chains:
         temperatures downwards gives the reverse chain.
         """
         log_weights = np.zeros(len(self.visible))
-        n_threads = 1 if len(self.visible) * self._W.size < _SMALL_PRODUCT else None
+        n_threads = 1 if len(self.visible) * self._W_transposed.size < _SMALL_PRODUCT else None
         with threadpool_limits(n_threads, user_api="blas"):
             for beta, next_beta in pairwise(betas):
                 self._change_temperature(beta, next_beta, log_weights)
         return log_weights
 
-    def _change_temperature(self, beta: float, next_beta: float, log_weights: np.ndarray) -> None:
-        """Weight the chains for the step from β to β', then sweep at β'."""
-        log_weights += (next_beta - beta) * (self.visible @ self._bias_change)
-        np.matmul(self.visible, self._W, out=self._hidden)
+    def _weigh_and_sample_hidden(self, W: np.ndarray, beta: float, next_beta: float, log_weights: np.ndarray) -> None:
+        """Weight the chains for the change of Σ_j softplus(β (b + vW)_j), then draw h at β'."""
+        np.matmul(self.visible, W, out=self._hidden)
         _reweight_and_scale(self._hidden, self._hidden_bias, beta, next_beta, log_weights)
         sample_units(self._hidden, self._random_state, self._hidden)
 
+
+class _BinaryChains(_Chains):
+    """Chains of a binary RBM.
+
+    At inverse temperature β the visible units have
+    log p*(v) = ((1 − β) a₀ + β a)·v + Σ_j softplus(β (b + vW)_j): at β = 0 independent with the
+    base's biases a₀, at β = 1 the model.
+    """
+
+    def __init__(self, params: Parameters, base_bias: np.ndarray, n_chains: int, rng: np.random.Generator):
+        super().__init__(params.W, params.b, n_chains, rng)
+        self._params = params
+        self._W = params.W.astype(np.float32)
+        self._base_bias = base_bias
+        self._bias_change = (params.a - base_bias).astype(np.float32)
+        self.log_partition_base = softplus(base_bias).sum() + len(params.b) * np.log(2)
+        self.can_be_enumerated = min(params.W.shape) <= MAX_UNITS_MARGINALS
+
+    def start_from_base(self) -> None:
+        self.visible[:] = self._base_bias
+        sample_units(self.visible, self._random_state, self.visible)
+
+    def start_from_model(self, rng: np.random.Generator) -> None:
+        self.visible[:] = exact_draws(self._params, len(self.visible), rng)
+
+    def _change_temperature(self, beta: float, next_beta: float, log_weights: np.ndarray) -> None:
+        log_weights += (next_beta - beta) * (self.visible @ self._bias_change)
+        self._weigh_and_sample_hidden(self._W, beta, next_beta, log_weights)
+
         np.matmul(self._hidden, self._W_transposed, out=self.visible)
-        bias = (1 - next_beta) * self._base_bias + next_beta * self._visible_bias
+        bias = (1 - next_beta) * self._base_bias + next_beta * self._params.a
         self.visible *= np.float32(next_beta)
         self.visible += bias.astype(np.float32)
         sample_units(self.visible, self._random_state, self.visible)
+
+
+class _GaussianChains(_Chains):
+    """Chains of a Gaussian RBM.
+
+    At inverse temperature β the visible units have
+    log p*(v) = −(1 − β) Σ_i (v − m)²_i/2s²_i − β Σ_i (v − a)²_i/2σ²_i + Σ_j softplus(β (b + (v/σ²)W)_j): at β = 0
+    they are the base's independent Gaussians N(m, s²), at β = 1 the model. Given h they are Gaussian at any β.
+    """
+
+    def __init__(
+        self,
+        params: GaussianParameters,
+        base_mean: np.ndarray,
+        base_sd: np.ndarray,
+        n_chains: int,
+        rng: np.random.Generator,
+    ):
+        super().__init__(params.W, params.b, n_chains, rng)
+        self._params = params
+        self._rng = rng
+        self._noise = np.empty_like(self.visible)
+        self._scaled_W = (params.W / params.sigma[:, None] ** 2).astype(np.float32)
+        self._base_mean, self._base_sd = base_mean, base_sd
+        self.log_partition_base = log_normal_volume(base_sd) + len(params.b) * np.log(2)
+        self.can_be_enumerated = len(params.b) <= MAX_UNITS_MARGINALS
+
+    def start_from_base(self) -> None:
+        self.visible[:] = 0
+        self._sample_visible(0.0)
+
+    def start_from_model(self, rng: np.random.Generator) -> None:
+        self.visible[:] = exact_gaussian_draws(self._params, len(self.visible), rng)
+
+    def _change_temperature(self, beta: float, next_beta: float, log_weights: np.ndarray) -> None:
+        _, a, _, sigma = self._params
+        v = self.visible.astype(np.float64)
+        from_base, from_model = (
+            (((v - mean) / sd) ** 2).sum(axis=1) / 2 for mean, sd in ((self._base_mean, self._base_sd), (a, sigma))
+        )
+        log_weights += (next_beta - beta) * (from_base - from_model)
+        self._weigh_and_sample_hidden(self._scaled_W, beta, next_beta, log_weights)
+        np.matmul(self._hidden, self._W_transposed, out=self.visible)
+        self._sample_visible(next_beta)
+
+    def _sample_visible(self, beta: float) -> None:
+        """Draw v at β, given h, for which `visible` holds Wh."""
+        _, a, _, sigma = self._params
+        base_precision, model_precision = (1 - beta) / self._base_sd**2, beta / sigma**2
+        variance = 1 / (base_precision + model_precision)
+        bias = variance * (base_precision * self._base_mean + model_precision * a)
+        self._rng.standard_normal(out=self._noise, dtype=np.float32)
+        self._noise *= np.sqrt(variance).astype(np.float32)
+        self.visible *= (variance * model_precision).astype(np.float32)
+        self.visible += bias.astype(np.float32)
+        self.visible += self._noise
 
 
 @numba.njit(cache=True, fastmath={"contract", "reassoc"})

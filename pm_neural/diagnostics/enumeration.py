@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from pm_neural.diagnostics._activations import sigmoid, softplus
 from pm_neural.diagnostics._parameters import (
+    GaussianParameters,
     Parameters,
     ParametersLike,
     as_binary_rows,
@@ -121,10 +122,10 @@ def _smaller_layer_first(params: Parameters) -> Parameters:
     return params if params.W.shape[0] <= params.W.shape[1] else params.transposed()
 
 
-def _check_size(n_units: int, limit: int, way_out: str) -> None:
+def _check_size(n_units: int, limit: int, way_out: str, layer: str = "smaller") -> None:
     if n_units > limit:
         raise ValueError(
-            f"params: the smaller layer has {n_units} units, but at most {limit} can be "
+            f"params: the {layer} layer has {n_units} units, but at most {limit} can be "
             f"enumerated; use {way_out} instead"
         )
 
@@ -313,6 +314,47 @@ def _state_blocks(params: Parameters) -> Iterator[tuple[np.ndarray, np.ndarray, 
         yield states, states @ c + softplus(field).sum(axis=1), sigmoid(field)
 
 
+def exact_gaussian_log_partition(params: GaussianParameters) -> float:
+    """Compute log Z of a Gaussian RBM by enumerating its hidden layer, at most 20 units.
+
+    Given h, the integral over v is that of a Gaussian: Z = Π_i √(2π) σ_i · Σ_h exp(w(h)), where
+    w(h) = b·h + Σ_i (a_i (Wh)_i + (Wh)²_i/2)/σ²_i, of which v has the mean a + Wh.
+    """
+    _check_size(len(params.b), MAX_UNITS_MARGINALS, "log_partition(params, method='ais')", layer="hidden")
+    log_weights = np.concatenate([block[1] for block in _hidden_blocks(params)])
+    return float(log_normal_volume(params.sigma) + np.logaddexp.reduce(log_weights))
+
+
+def log_normal_volume(sd: np.ndarray) -> float:
+    """Log of the integral of exp(−Σ_i x_i²/2sd_i²)."""
+    return float(np.log(np.sqrt(2 * np.pi) * sd).sum())
+
+
+def _hidden_blocks(params: GaussianParameters) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield blocks of all hidden states of a Gaussian RBM, and the logs of their weights w."""
+    W, a, b, sigma = params
+    scaled = W / sigma[:, None]
+    coupling = scaled.T @ scaled
+    bias = b + (a / sigma) @ scaled
+    for start in range(0, 1 << len(b), _STATE_BLOCK):
+        states = _bits(np.arange(start, min(start + _STATE_BLOCK, 1 << len(b))), len(b)).astype(np.float64)
+        yield states, states @ bias + ((states @ coupling) * states).sum(axis=1) / 2
+
+
+def exact_gaussian_draws(params: GaussianParameters, n_draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw visible states of a Gaussian RBM from the table of its hidden states, at most 20 units."""
+    blocks = list(_hidden_blocks(params))
+    picks = _draw_rows(np.concatenate([block[1] for block in blocks]), n_draws, rng)
+    mean = params.a + _bits(picks, len(params.b)) @ params.W.T
+    return mean + params.sigma * rng.normal(size=mean.shape)
+
+
+def _draw_rows(log_weight: np.ndarray, n_draws: int, rng: np.random.Generator) -> np.ndarray:
+    cumulative = np.cumsum(np.exp(log_weight - log_weight.max()))
+    cumulative /= cumulative[-1]
+    return np.searchsorted(cumulative, rng.random(n_draws), side="right")
+
+
 def exact_draws(params: Parameters, n_draws: int, rng: np.random.Generator) -> np.ndarray:
     """Draw visible states from the model itself, shape (n_draws, n_visible).
 
@@ -320,10 +362,7 @@ def exact_draws(params: Parameters, n_draws: int, rng: np.random.Generator) -> n
     """
     enumerated = _smaller_layer_first(params)
     n_small = len(enumerated.a)
-    log_weight = np.concatenate([block[1] for block in _state_blocks(enumerated)])
-    cumulative = np.cumsum(np.exp(log_weight - log_weight.max()))
-    cumulative /= cumulative[-1]
-    picks = np.searchsorted(cumulative, rng.random(n_draws), side="right")
+    picks = _draw_rows(np.concatenate([block[1] for block in _state_blocks(enumerated)]), n_draws, rng)
     drawn = _bits(picks, n_small).astype(np.float64)
     if enumerated is params:
         return drawn

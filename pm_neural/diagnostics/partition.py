@@ -8,15 +8,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pm_neural.diagnostics._activations import softplus
-from pm_neural.diagnostics._parameters import (
-    Parameters,
-    ParametersLike,
-    as_binary_rows,
-    as_parameters,
-)
+from pm_neural.diagnostics._parameters import AnyParametersLike, GaussianParameters, Parameters, as_any_parameters
 from pm_neural.diagnostics.ais import annealed_importance_sampling
-from pm_neural.diagnostics.enumeration import exact_log_partition
+from pm_neural.diagnostics.enumeration import exact_gaussian_log_partition, exact_log_partition
+from pm_neural.diagnostics.quadrature import log_partition_by_quadrature
 
 __all__ = ["LogLikelihood", "LogPartition", "log_likelihood", "log_partition"]
 
@@ -36,7 +31,7 @@ class LogPartition:
     effective_sample_size : float
         Number of equally weighted chains that would do as well: (Σ w)² / Σ w². Infinite if
         `estimate` is exact.
-    method : {"exact", "ais", "reverse ais"}
+    method : {"exact", "quadrature", "ais", "reverse ais"}
     log_weights : ndarray, shape (n_chains,)
         The estimate of log Z from each chain; empty if `estimate` is exact.
     reverse : LogPartition or None
@@ -55,8 +50,8 @@ class LogPartition:
         return self.estimate
 
     def __str__(self) -> str:
-        if self.method == "exact":
-            return f"log Z = {self.estimate:.4f} (exact)"
+        if not len(self.log_weights):
+            return f"log Z = {self.estimate:.4f} ({self.method})"
         text = (
             f"log Z = {self.estimate:.4f} ± {self.standard_error:.4f} ({self.method}, "
             f"{len(self.log_weights)} chains, effective {self.effective_sample_size:.0f})"
@@ -106,8 +101,8 @@ class LogLikelihood:
 
 
 def log_partition(
-    params: ParametersLike,
-    method: Literal["exact", "ais"] = "exact",
+    params: AnyParametersLike,
+    method: Literal["exact", "quadrature", "ais"] = "exact",
     *,
     X: ArrayLike | None = None,
     n_chains: int = 500,
@@ -115,9 +110,14 @@ def log_partition(
     reverse: bool = True,
     random_seed: RandomSeed = None,
 ) -> LogPartition:
-    """Compute or estimate log Z of an RBM, where Z = Σ_v,h exp(a·v + b·h + vᵀWh).
+    """Compute or estimate log Z of an RBM, where Z = Σ_v,h exp(a·v + b·h + vᵀWh), or of a Gaussian RBM.
 
-    ``method="exact"`` enumerates the smaller layer, of up to 24 units, in float64.
+    ``method="exact"`` enumerates the smaller layer, of up to 24 units, in float64. Of a Gaussian RBM, where Z is an
+    integral over v, it is the hidden layer, of up to 20 units. What rounding adds is some 1e-16 of the largest
+    energy of a state.
+
+    ``method="quadrature"`` integrates exp(−F(v)) over v, for Gaussian RBMs with one or two visible units and any
+    number of hidden ones, by the trapezoidal rule, which for a sum of Gaussians is as exact.
 
     ``method="ais"`` is an **estimate** by annealed importance sampling [1]_ [2]_. Chains start
     from a base rate, independent units whose partition function is known, and visit the inverse
@@ -125,7 +125,10 @@ def log_partition(
 
         log p*_β(v) = ((1 − β) a₀ + β a)·v + Σ_j softplus(β (b + vW)_j),
 
-    where a₀ are the biases of the base rate. The mean of the importance weights is an unbiased
+    where a₀ are the biases of the base rate. For a Gaussian RBM the base rate is N(m, s²), and
+
+        log p*_β(v) = −(1 − β) Σ_i (v − m)²_i/2s²_i − β Σ_i (v − a)²_i/2σ²_i + Σ_j softplus(β (b + (v/σ²)W)_j).
+    The mean of the importance weights is an unbiased
     estimate of Z, so that its log tends to fall short of log Z. Unless told otherwise, as many
     chains then go from the model back to the base rate, and their estimate of log Z tends to be
     too large: the truth lies between the two, up to their standard errors [3]_. A gap between the
@@ -139,14 +142,15 @@ def log_partition(
 
     Parameters
     ----------
-    params : tuple (W, a, b) or object with ``parameters_as_numpy()``
+    params : tuple (W, a, b) or (W, a, b, sigma), or object with ``parameters_as_numpy()``
         W (n_visible, n_hidden), the visible biases a (n_visible,) and the hidden biases
-        b (n_hidden,).
-    method : {"exact", "ais"}
+        b (n_hidden,); for a Gaussian RBM, sigma (n_visible,) as well.
+    method : {"exact", "quadrature", "ais"}
         The other parameters are for "ais" only.
     X : array_like, shape (n_rows, n_visible), optional
         Data, usually the training set. The base rate then has its means, smoothed by adding one
-        0 and one 1 to each unit. Without it, the base rate is uniform.
+        0 and one 1 to each unit; or, for a Gaussian RBM, its means and standard deviations, the latter no smaller
+        than sigma. Without it, the base rate is uniform; or N(a, σ²), the machine without couplings.
     n_chains : int
         Number of chains in each direction, at least 2.
     n_steps : int
@@ -189,15 +193,15 @@ def log_partition(
     >>> print(log_partition((W, a, b)))  # 2⁵ equal states
     log Z = 3.4657 (exact)
     """
-    params = as_parameters(params)
-    if method == "exact":
-        return LogPartition(exact_log_partition(params), 0.0, np.inf, "exact", np.empty(0))
+    params = as_any_parameters(params)
+    if method in ("exact", "quadrature"):
+        return LogPartition(_computed_log_partition(params, method), 0.0, np.inf, method, np.empty(0))
     if method != "ais":
-        raise ValueError(f"method must be 'exact' or 'ais', got {method!r}")
+        raise ValueError(f"method must be 'exact', 'quadrature' or 'ais', got {method!r}")
 
     _check_at_least(n_chains, 2, "n_chains")
     _check_at_least(n_steps, 1, "n_steps")
-    rows = None if X is None else as_binary_rows(X, len(params.a))
+    rows = None if X is None else params.check_rows(X)
     run = annealed_importance_sampling(
         params,
         rows,
@@ -208,6 +212,14 @@ def log_partition(
     )
     backward = None if run.reverse is None else _average(run.reverse, "reverse ais", sign=-1)
     return _average(run.forward, "ais", sign=1, reverse=backward)
+
+
+def _computed_log_partition(params: Parameters | GaussianParameters, method: str) -> float:
+    if isinstance(params, Parameters):
+        if method == "quadrature":
+            raise ValueError("method='quadrature' is for Gaussian RBMs, (W, a, b, sigma), got (W, a, b)")
+        return exact_log_partition(params)
+    return exact_gaussian_log_partition(params) if method == "exact" else log_partition_by_quadrature(params)
 
 
 def _average(log_weights: np.ndarray, method: str, *, sign: int, reverse: LogPartition | None = None) -> LogPartition:
@@ -234,25 +246,25 @@ def _check_at_least(value: int, smallest: int, name: str) -> None:
 
 
 def log_likelihood(
-    params: ParametersLike,
+    params: AnyParametersLike,
     X: ArrayLike,
     *,
     log_z: LogPartition | float | None = None,
-    method: Literal["exact", "ais"] = "exact",
+    method: Literal["exact", "quadrature", "ais"] = "exact",
     random_seed: RandomSeed = None,
 ) -> LogLikelihood:
-    """Compute the log likelihood of data under an RBM, log p(v) = −F(v) − log Z.
+    """Compute the log likelihood of data under an RBM, binary or Gaussian: log p(v) = −F(v) − log Z.
 
     Parameters
     ----------
-    params : tuple (W, a, b) or object with ``parameters_as_numpy()``
+    params : tuple (W, a, b) or (W, a, b, sigma), or object with ``parameters_as_numpy()``
         W (n_visible, n_hidden), the visible biases a (n_visible,) and the hidden biases
-        b (n_hidden,).
+        b (n_hidden,); for a Gaussian RBM, sigma (n_visible,) as well.
     X : array_like, shape (n_rows, n_visible)
-        Zeros and ones, one visible state per row.
+        One visible state per row: zeros and ones, or real numbers for a Gaussian RBM.
     log_z : LogPartition or float, optional
         log Z, if it is known already.
-    method : {"exact", "ais"}
+    method : {"exact", "quadrature", "ais"}
         How `log_partition` finds log Z if it is not given: exactly, or as an **estimate** by AIS
         with its default settings and the base rate from `X`.
     random_seed : int, numpy.random.Generator or None
@@ -268,7 +280,7 @@ def log_likelihood(
     TypeError
         If an argument has the wrong type.
     ValueError
-        If `X` does not hold zeros and ones in n_visible columns, `log_z` is not finite, or
+        If `X` does not hold zeros and ones, or finite numbers, in n_visible columns, `log_z` is not finite, or
         `log_partition` refuses.
 
     Examples
@@ -279,15 +291,15 @@ def log_likelihood(
     >>> round(log_likelihood((W, a, b), [[0, 1, 1]]).mean, 6)  # −3 log 2
     -2.079442
     """
-    params = as_parameters(params)
-    rows = as_binary_rows(X, len(params.a))
+    params = as_any_parameters(params)
+    rows = params.check_rows(X)
     if log_z is None:
         log_z = log_partition(params, method, X=rows if method == "ais" else None, random_seed=random_seed)
     known = log_z if isinstance(log_z, LogPartition) else None
     if not np.isfinite(float(log_z)):
         raise ValueError(f"log_z must be finite, got {log_z!r}")
 
-    per_row = -_free_energy(params, rows) - float(log_z)
+    per_row = -params.free_energy(rows) - float(log_z)
     of_rows = per_row.std(ddof=1) / np.sqrt(len(rows)) if len(rows) > 1 else np.nan
     of_log_z = 0.0 if known is None else known.standard_error
     return LogLikelihood(
@@ -296,9 +308,3 @@ def log_likelihood(
         per_row=per_row,
         log_partition=known,
     )
-
-
-def _free_energy(params: Parameters, visible: np.ndarray) -> np.ndarray:
-    """Return F(v) = −a·v − Σ_j softplus(b + vW)_j of each row."""
-    W, a, b = params
-    return -visible @ a - softplus(b + visible @ W).sum(axis=1)

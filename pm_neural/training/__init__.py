@@ -1,6 +1,6 @@
 """Training of energy models in torch.
 
-Needs the extra ``pm-neural[torch]``. No PyMC here: `RBM.parameters_as_numpy` gives what the PyMC
+Needs the extra ``pm-neural[torch]``. No PyMC here: `parameters_as_numpy` of a machine gives what the PyMC
 distributions take.
 """
 
@@ -15,6 +15,8 @@ except ModuleNotFoundError as error:
     ) from error
 
 from pm_neural.training._early_stopping import EarlyStopping
+from pm_neural.training.gaussian_rbm import GaussianRBM
 from pm_neural.training.rbm import RBM
+from pm_neural.training.standardizer import Standardizer
 
-__all__ = ["RBM", "EarlyStopping"]
+__all__ = ["RBM", "EarlyStopping", "GaussianRBM", "Standardizer"]

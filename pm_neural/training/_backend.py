@@ -66,6 +66,9 @@ class Backend(Protocol):
     def sample_with_mean(self, field: Array, *, out: Array, mean: Array) -> None:
         """Do both at once; `mean` may be `field`."""
 
+    def sample_normal(self, offset: Array, *, mean: Array, sd: Array) -> None:
+        """Turn every `offset` from the `mean` of its column into a draw from a normal distribution, in place."""
+
     def random_state(self) -> dict[str, Any]:
         """Return the stream of random numbers, by reference."""
 
@@ -113,6 +116,10 @@ class NumPyBackend:
 
     def sample_with_mean(self, field: np.ndarray, *, out: np.ndarray, mean: np.ndarray) -> None:
         sample_units_with_mean(field, self._stream, out, mean)
+
+    def sample_normal(self, offset: np.ndarray, *, mean: np.ndarray, sd: np.ndarray) -> None:
+        u = self.uniform(2 * offset.size).reshape(2, *offset.shape)
+        offset += mean + sd * np.sqrt(-2 * np.log1p(-u[0])) * np.cos(2 * np.pi * u[1])
 
     def random_state(self) -> dict[str, Any]:
         return {"stream": self._stream.copy()}
@@ -163,6 +170,10 @@ class TorchBackend:
     def sample_with_mean(self, field: torch.Tensor, *, out: torch.Tensor, mean: torch.Tensor) -> None:
         torch.sigmoid(field, out=mean)
         torch.bernoulli(mean, generator=self._generator, out=out)
+
+    def sample_normal(self, offset: torch.Tensor, *, mean: torch.Tensor, sd: torch.Tensor) -> None:
+        noise = torch.randn(offset.shape, generator=self._generator, **self._options)
+        offset += mean + sd * noise
 
     def random_state(self) -> dict[str, Any]:
         return {"generator": self._generator.get_state()}

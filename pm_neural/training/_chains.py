@@ -8,8 +8,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from pm_neural.training._backend import TorchBackend
-from pm_neural.training._layers import BernoulliLayers
+from pm_neural.training._layers import Layers
 from step_methods.kernels.random import seed_stream
 from step_methods.kernels.rbm import prepare, sweep_chains
 
@@ -26,8 +25,8 @@ class Chains(Protocol):
         """Draw h given v, then v given h, `n_sweeps` times, in place."""
 
 
-class CPUChains:
-    """Units are bits and fields sums of rows of W: the kernel of `step_methods.BlockGibbs`.
+class BitChains:
+    """Binary units on the CPU: they are bits and fields sums of rows of W, the kernel of `step_methods.BlockGibbs`.
 
     Several times as fast as matrix products, even for many chains; but it has to arrange the
     parameters first, so it is not for training.
@@ -45,30 +44,17 @@ class CPUChains:
         sweep_chains(self._rbm, self._v, self._h, n_sweeps, self._stream)
 
 
-class DeviceChains:
-    """Matrix products and torch's random numbers, on any device."""
+class LayerChains:
+    """Matrix products and the backend's random numbers, on any device."""
 
-    def __init__(self, parameters: Sequence[torch.Tensor], start: np.ndarray, rng: np.random.Generator) -> None:
-        W, a, b = (p.detach() for p in parameters)
-        backend = TorchBackend(W.dtype, rng, W.device)
-        self._layers = BernoulliLayers(backend, W, a, b)
-        self.v = backend.array(start.astype(np.float32))
-        self.h = backend.empty(len(start), len(b))
+    def __init__(self, layers: Layers, start: np.ndarray) -> None:
+        backend = layers.backend
+        self._layers = layers
+        self._v = backend.array(start.astype(float))
+        self._h = backend.empty(len(start), layers.n_hidden)
+        self.v, self.h = backend.tensor(self._v), backend.tensor(self._h)
 
     def sweep(self, n_sweeps: int) -> None:
         for _ in range(n_sweeps):
-            self._layers.sample_hidden(self.v, out=self.h)
-            self._layers.sample_visible(self.h, out=self.v)
-
-
-def start_chains(parameters: Sequence[torch.Tensor], start: np.ndarray, rng: np.random.Generator) -> Chains:
-    """Start chains where the parameters (W, a, b) are.
-
-    Parameters
-    ----------
-    parameters : tensors, (n_visible, n_hidden), (n_visible,), (n_hidden,)
-    start : array of 0 and 1, (n_chains, n_visible)
-    rng : numpy.random.Generator
-    """
-    on_cpu = parameters[0].device.type == "cpu"
-    return (CPUChains if on_cpu else DeviceChains)(parameters, start, rng)
+            self._layers.sample_hidden(self._v, out=self._h)
+            self._layers.sample_visible(self._h, out=self._v)

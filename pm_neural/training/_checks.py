@@ -21,18 +21,45 @@ def check_binary(X: ArrayLike | torch.Tensor, name: str, n_columns: int) -> np.n
     ValueError
         `X` has another shape or other values, NaN included, or masked ones.
     """
+    values = _check_rows(X, name, n_columns, numbers="numbers 0 and 1")
+    _check_values(values, (values == 0) | (values == 1), name, "only 0 and 1")
+    return values
+
+
+def check_real(X: ArrayLike | torch.Tensor, name: str, n_columns: int) -> np.ndarray:
+    """Return `X` as a NumPy array of finite numbers, (n_rows, n_columns) with at least one row; else raise likewise."""
+    values = _check_rows(X, name, n_columns, numbers="numbers")
+    _check_values(values, np.isfinite(values), name, "finite numbers")
+    return values
+
+
+def _check_rows(X: ArrayLike | torch.Tensor, name: str, n_columns: int, *, numbers: str) -> np.ndarray:
     if np.ma.isMaskedArray(X):
         raise ValueError(f"{name} must be complete; got a masked array")
     values = X.detach().cpu().numpy() if isinstance(X, torch.Tensor) else np.asarray(X)
     if values.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must be an array of numbers 0 and 1; got dtype {values.dtype}")
+        raise TypeError(f"{name} must be an array of {numbers}; got dtype {values.dtype}")
     if values.ndim != 2 or values.shape[1] != n_columns or not len(values):
         raise ValueError(f"{name} must have shape (n, {n_columns}) with n >= 1; got shape {values.shape}")
-    wrong = (values != 0) & (values != 1)
-    if wrong.any():
-        row, column = np.argwhere(wrong)[0]
-        raise ValueError(f"{name} must hold only 0 and 1; got {values[row, column]} in row {row}, column {column}")
     return values
+
+
+def _check_values(values: np.ndarray, right: np.ndarray, name: str, wanted: str) -> None:
+    if not right.all():
+        row, column = np.argwhere(~right)[0]
+        raise ValueError(f"{name} must hold {wanted}; got {values[row, column]} in row {row}, column {column}")
+
+
+def check_positive(value: float | ArrayLike, name: str, n: int) -> np.ndarray:
+    """Return `value`, a number or `n` of them, as an array of `n` positive finite numbers."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"{name} must hold real numbers; got dtype {array.dtype}")
+    if array.shape not in ((), (n,)):
+        raise ValueError(f"{name} must be a number or have shape ({n},); got shape {array.shape}")
+    if not (np.isfinite(array) & (array > 0)).all():
+        raise ValueError(f"{name} must be positive and finite; got {value!r}")
+    return np.broadcast_to(array.astype(float), n)
 
 
 def check_parameters(parameters: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:

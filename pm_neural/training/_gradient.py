@@ -1,7 +1,8 @@
-"""The gradient of the log-likelihood of an RBM, centred or not, estimated on one minibatch."""
+"""The gradient of the log-likelihood of an RBM, centered or not, estimated on one minibatch."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from pm_neural.training._backend import Array
 from pm_neural.training._checks import check_number
-from pm_neural.training._layers import BernoulliLayers
+from pm_neural.training._layers import BernoulliLayers, GaussianLayers, Layers
 from pm_neural.training._negative_phase import NegativePhase
 
 _RUNNING_MEAN_RATE = 0.01  # as in Melchior et al. (2016)
@@ -31,7 +32,7 @@ class _Rows(NamedTuple):
     data_mean: Array
 
 
-class LikelihoodGradient:
+class LikelihoodGradient[L: Layers](ABC):
     r"""Ascent direction of the penalized log-likelihood, written into arrays that are used again.
 
     With offsets :math:`\mu` and :math:`\lambda` near the means of the units, the centred gradient
@@ -44,11 +45,12 @@ class LikelihoodGradient:
         \nabla a &= \langle v \rangle_d - \langle v \rangle_m - \nabla W \lambda \\
         \nabla b &= \langle h \rangle_d - \langle h \rangle_m - \nabla W^\top \mu
 
-    (d the data, m the model), and with both offsets at zero it is the ordinary gradient.
+    (d the data, m the model), and with both offsets at zero it is the ordinary gradient. This is so for binary
+    visible units; see `GaussianGradient` for the others.
 
     Parameters
     ----------
-    layers : BernoulliLayers
+    layers : Layers
     negative_phase : NegativePhase
     batch_size : int
         The largest minibatch.
@@ -74,7 +76,7 @@ class LikelihoodGradient:
 
     def __init__(
         self,
-        layers: BernoulliLayers,
+        layers: L,
         negative_phase: NegativePhase,
         *,
         batch_size: int,
@@ -110,7 +112,7 @@ class LikelihoodGradient:
         self._visible = backend.array(np.zeros((n_rows, n_visible)))
         self._hidden = backend.array(np.zeros((n_rows, n_hidden)))
         self._rows: dict[int, _Rows] = {}
-        self._gradient = (
+        self._gradient: tuple[Array, ...] = (
             backend.empty(n_visible, n_hidden),
             backend.empty(n_visible),
             backend.empty(n_hidden),
@@ -123,8 +125,8 @@ class LikelihoodGradient:
         self._layers.hidden_mean(some, out=h_mean)
         self._hidden_mean[...] = h_mean.mean(0)
 
-    def __call__(self, data: Array) -> tuple[Array, Array, Array]:
-        """Estimate the ascent direction of (W, a, b) on one minibatch.
+    def __call__(self, data: Array) -> tuple[Array, ...]:
+        """Estimate the ascent direction of the parameters on one minibatch.
 
         Parameters
         ----------
@@ -132,12 +134,12 @@ class LikelihoodGradient:
 
         Returns
         -------
-        tuple of arrays, (n_visible, n_hidden), (n_visible,), (n_hidden,)
-            Valid until the next call.
+        tuple of arrays, (n_visible, n_hidden), (n_visible,), (n_hidden,), ...
+            Of W, a, b and what else there is. Valid until the next call.
         """
         rows = self._rows_for(len(data))
         matmul = self._layers.backend.matmul
-        grad_W, grad_a, grad_b = self._gradient
+        grad_W, grad_a, grad_b = self._gradient[:3]
 
         rows.v_data[...] = data
         self._negative_phase.fill(rows.v_data, rows.h_data, rows.v_model, rows.h_model)
@@ -154,14 +156,23 @@ class LikelihoodGradient:
             rows.visible[1], rows.hidden[1] = grad_a, -self._hidden_mean
         matmul(rows.visible.T, rows.hidden, out=grad_W)
 
+        self._visit(rows)
         if self._weight_decay:
             grad_W -= self._weight_decay * self._layers.W
         if self._sparsity_target is not None:
             grad_b += self._sparsity_cost * (self._sparsity_target - self._hidden_mean)
         if self._centered:
             grad_a -= grad_W @ self._hidden_mean
-            grad_b -= self._visible_mean @ grad_W
+            grad_b -= self._visible_field_of(grad_W)
         return self._gradient
+
+    @abstractmethod
+    def _visit(self, rows: _Rows) -> None:
+        """Do what a kind of visible units needs, between the statistics and the penalties."""
+
+    @abstractmethod
+    def _visible_field_of(self, W: Array) -> Array:
+        """Return what `W` adds to the hidden fields where the visible units are at their offsets."""
 
     def _follow_activity(self, rows: _Rows) -> None:
         self._hidden_mean *= 1 - _RUNNING_MEAN_RATE
@@ -204,3 +215,59 @@ class LikelihoodGradient:
         """Go on from what a checkpoint holds: the same, with NumPy arrays."""
         self._hidden_mean[...] = self._layers.backend.array(state["hidden_mean"])
         self._negative_phase.load_state_dict(state["negative_phase"])
+
+
+class BernoulliGradient(LikelihoodGradient[BernoulliLayers]):
+    """The gradient for binary visible units."""
+
+    def _visit(self, rows: _Rows) -> None:
+        pass
+
+    def _visible_field_of(self, W: Array) -> Array:
+        return self._visible_mean @ W
+
+
+class GaussianGradient(LikelihoodGradient[GaussianLayers]):
+    r"""The gradient for Gaussian visible units.
+
+    The directions of W and a are the gradient times σ²: what is written for binary units, for Gaussian ones then
+    holds in the units of measurement of v, whatever they are. That of log σ, if it is learnt, is the gradient
+
+    .. math::
+
+        \Bigl\langle \frac{(v_i - a_i)^2}{\sigma_i^2} - 2 \frac{v_i (W h)_i}{\sigma_i^2} \Bigr\rangle_d
+        - \Bigl\langle \cdots \Bigr\rangle_m,
+
+    the other parameters held fixed, centered or not. The hidden means stand in for h.
+    """
+
+    def __init__(self, layers: GaussianLayers, negative_phase: NegativePhase, *, learn_sigma: bool, **options: Any):
+        super().__init__(layers, negative_phase, **options)
+        self.settings["learn_sigma"] = learn_sigma
+        if learn_sigma:
+            self._gradient += (layers.backend.empty(layers.n_visible),)
+
+    def _visit(self, rows: _Rows) -> None:
+        if len(self._gradient) == 3:
+            return
+        layers = self._layers
+        W, a = layers.W, layers.a
+        grad_W, grad_a, grad_b, grad_log_sigma = self._gradient
+        # sum_n s_n v_n (W h_n), from the products of v and h that grad_W holds
+        correlation = (W * grad_W).sum(1)
+        if self._centered:
+            correlation += self._visible_mean * (W @ grad_b) + grad_a * (W @ self._hidden_mean)
+        grad_log_sigma[...] = (rows.visible_states**2).T @ rows.sign
+        grad_log_sigma -= 2 * (a * grad_a + correlation)
+        grad_log_sigma *= layers.precision
+
+    def _visible_field_of(self, W: Array) -> Array:
+        return (self._visible_mean * self._layers.precision) @ W
+
+
+def clip_norm(gradient: tuple[Array, ...], max_norm: float) -> None:
+    """Shorten a gradient, in place, whose norm over all parameters is more than `max_norm`."""
+    norm = float(sum((g * g).sum() for g in gradient)) ** 0.5
+    if norm > max_norm:
+        for g in gradient:
+            g *= max_norm / norm

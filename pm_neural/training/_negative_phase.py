@@ -14,7 +14,7 @@ import numpy as np
 
 from pm_neural.training._backend import Array, Backend
 from pm_neural.training._checks import check_integer
-from pm_neural.training._layers import BernoulliLayers
+from pm_neural.training._layers import Layers
 
 _N_TEMPERATURES = 10
 
@@ -47,7 +47,7 @@ class ContrastiveDivergence:
        Computation 14, 1771-1800.
     """
 
-    def __init__(self, layers: BernoulliLayers, *, k: int, batch_size: int) -> None:
+    def __init__(self, layers: Layers, *, k: int, batch_size: int) -> None:
         self.settings: Mapping[str, Any] = {"method": "cd", "k": k}
         self._layers = layers
         self._k = k
@@ -82,7 +82,7 @@ class PersistentContrastiveDivergence:
        gradient. ICML.
     """
 
-    def __init__(self, layers: BernoulliLayers, *, k: int, n_chains: int, rng: np.random.Generator) -> None:
+    def __init__(self, layers: Layers, *, k: int, n_chains: int, rng: np.random.Generator) -> None:
         self.settings: Mapping[str, Any] = {"method": "pcd", "k": k, "n_chains": n_chains}
         self._layers = layers
         self._k = k
@@ -110,10 +110,10 @@ class ParallelTempering:
     """PCD whose chains wander between temperatures [1]_.
 
     A ladder is `n_temperatures` replicas of (v, h), replica r at the inverse temperature beta_r,
-    from 1 (the model) evenly down to 0 (fair coins). After each sweep at its own temperature
+    from 1 (the model) evenly down to 0 (independent units). After each sweep at its own temperature
     neighbours of a ladder swap temperatures with probability min(1, exp((beta_r - beta_s)(E_r -
-    E_s))), which leaves the product of the tempered distributions invariant; the replicas at beta =
-    1 are the model's states.
+    E_s))), E being the energy that is tempered, which leaves the product of the tempered
+    distributions invariant; the replicas at beta = 1 are the model's states.
 
     References
     ----------
@@ -124,7 +124,7 @@ class ParallelTempering:
 
     def __init__(
         self,
-        layers: BernoulliLayers,
+        layers: Layers,
         *,
         k: int,
         n_chains: int,
@@ -164,14 +164,12 @@ class ParallelTempering:
         layers = self._layers
         for rung, beta in zip(self._rungs, self._betas, strict=True):
             self._beta_of_row[rung] = beta
-        layers.visible_field(self._h, out=self._v)
-        self._v *= self._beta_of_row
-        layers.backend.sample(self._v, out=self._v)
+        layers.sample_tempered_visible(self._h, self._beta_of_row, out=self._v)
         layers.hidden_field(self._v, out=self._field)
         layers.backend.sample(self._field * self._beta_of_row, out=self._h)
 
     def _swap(self) -> None:
-        energy = -(self._v @ self._layers.a + (self._field * self._h).sum(1))
+        energy = self._layers.tempered_energy(self._v, self._h, self._field)
         backend = self._layers.backend
         swap_temperatures(backend, self._rungs, self._betas, energy, backend.uniform(energy.shape[0]))
 
@@ -185,7 +183,7 @@ class ParallelTempering:
 
 
 def make_negative_phase(
-    layers: BernoulliLayers,
+    layers: Layers,
     *,
     method: str,
     k: int,
@@ -227,7 +225,7 @@ def swap_temperatures(backend: Backend, rungs: Array, betas: Array, energy: Arra
     betas : array of the backend, (n_temperatures,)
         Inverse temperatures.
     energy : array of the backend, (n_rows,)
-        E(v, h) of each replica at beta = 1.
+        The tempered energy of each replica, at beta = 1.
     uniforms : array of the backend, at least (n_temperatures - 1) * n_chains
         Numbers from [0, 1), one per decision.
     """

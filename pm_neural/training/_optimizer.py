@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -10,9 +11,10 @@ import torch
 from pm_neural.training._backend import Array, Backend
 from pm_neural.training._checks import check_number
 
+_OWN_RATE_FACTOR = 0.1
 _WANTED = "'sgd', a torch optimizer, or a callable that makes one from parameters"
 
-type OptimizerFactory = Callable[[Iterable[torch.nn.Parameter]], torch.optim.Optimizer]
+type OptimizerFactory = Callable[[Iterable[Any]], torch.optim.Optimizer]
 
 
 class Ascent(Protocol):
@@ -41,6 +43,8 @@ class MomentumSGD:
     learning_rate : float
     momentum : float
         In [0, 1).
+    own_rates : mapping of str to (Parameter, float)
+        Further parameters with learning rates of their own, by the names of these rates.
     """
 
     def __init__(
@@ -50,15 +54,18 @@ class MomentumSGD:
         *,
         learning_rate: float,
         momentum: float,
+        own_rates: Mapping[str, tuple[torch.nn.Parameter, float]] = MappingProxyType({}),
     ) -> None:
         self.settings: Mapping[str, Any] = {
             "optimizer": "sgd",
             "learning_rate": learning_rate,
             "momentum": momentum,
+            **{name: rate for name, (_, rate) in own_rates.items()},
         }
         self._backend = backend
+        self._learning_rates = [learning_rate] * len(parameters) + [rate for _, rate in own_rates.values()]
+        parameters = [*parameters, *(parameter for parameter, _ in own_rates.values())]
         self._parameters = [backend.view(p) for p in parameters]
-        self._learning_rate = learning_rate
         self._momentum = momentum
         self._velocity = [backend.view(torch.zeros_like(p)) for p in parameters] if momentum else []
 
@@ -67,8 +74,8 @@ class MomentumSGD:
             velocity *= self._momentum
             velocity += g
             g[...] = velocity
-        for parameter, g in zip(self._parameters, gradient, strict=True):
-            g *= self._learning_rate * learning_rate_factor
+        for parameter, g, learning_rate in zip(self._parameters, gradient, self._learning_rates, strict=True):
+            g *= learning_rate * learning_rate_factor
             parameter += g
 
     def state_dict(self) -> dict[str, Any]:
@@ -91,6 +98,8 @@ class TorchAscent:
         a `functools.partial` of it.
     learning_rate : float or None
         None keeps the optimizer's own.
+    own_rates : mapping of str to (Parameter, float or None)
+        Further parameters, and learning rates of their own for an optimizer that is made here.
     """
 
     def __init__(
@@ -100,16 +109,24 @@ class TorchAscent:
         *,
         optimizer: torch.optim.Optimizer | OptimizerFactory,
         learning_rate: float | None,
+        own_rates: Mapping[str, tuple[torch.nn.Parameter, float | None]] = MappingProxyType({}),
     ) -> None:
         self._backend = backend
-        self._parameters = parameters
+        self._parameters = [*parameters, *(parameter for parameter, _ in own_rates.values())]
+        given_rates = {id(parameter): rate for parameter, rate in own_rates.values() if rate is not None}
         if not isinstance(optimizer, torch.optim.Optimizer):
-            optimizer = optimizer(parameters)
-        self._optimizer = _checked(optimizer, parameters)
+            others = [p for p in self._parameters if id(p) not in given_rates]
+            own_groups = [{"params": [p]} for p in self._parameters if id(p) in given_rates]
+            optimizer = optimizer([{"params": others}, *own_groups] if own_groups else others)
+        elif given_rates:
+            name = next(name for name, (_, rate) in own_rates.items() if rate is not None)
+            raise ValueError(f"{name} belongs to an optimizer that fit makes: yours has parameter groups for that")
+        self._optimizer = _checked(optimizer, self._parameters)
         groups = self._optimizer.param_groups
-        if learning_rate is not None:
-            for group in groups:
-                group["lr"] = learning_rate
+        for group in groups:
+            rate = given_rates.get(id(group["params"][0]), learning_rate)
+            if rate is not None:
+                group["lr"] = rate
         self._learning_rates = [group["lr"] for group in groups]
         constants = [{k: v for k, v in group.items() if k != "params"} for group in groups]
         self.settings: Mapping[str, Any] = {
@@ -154,19 +171,31 @@ def make_ascent(
     learning_rate: float | None,
     default_learning_rate: float,
     momentum: float,
+    own_rates: Mapping[str, tuple[torch.nn.Parameter, float | None]] = MappingProxyType({}),
 ) -> Ascent:
-    """Make the update rule that the arguments of a `fit` ask for."""
+    """Make the update rule that the arguments of a `fit` ask for.
+
+    Further parameters can have learning rates of their own, by default a tenth of the other for "sgd".
+    """
     momentum = check_number(momentum, "momentum", minimum=0, below=1)
     if learning_rate is not None:
         learning_rate = check_number(learning_rate, "learning_rate", minimum=0, exclusive=True)
+    own_rates = {
+        name: (parameter, None if rate is None else check_number(rate, name, minimum=0, exclusive=True))
+        for name, (parameter, rate) in own_rates.items()
+    }
     if isinstance(optimizer, str) and optimizer == "sgd":
         learning_rate = default_learning_rate if learning_rate is None else learning_rate
-        return MomentumSGD(backend, parameters, learning_rate=learning_rate, momentum=momentum)
+        rates = {
+            name: (parameter, learning_rate * _OWN_RATE_FACTOR if rate is None else rate)
+            for name, (parameter, rate) in own_rates.items()
+        }
+        return MomentumSGD(backend, parameters, learning_rate=learning_rate, momentum=momentum, own_rates=rates)
     if not callable(optimizer) and not isinstance(optimizer, torch.optim.Optimizer):
         raise ValueError(f"optimizer must be {_WANTED}; got {optimizer!r}")
     if momentum:
         raise ValueError("momentum belongs to optimizer='sgd': give it to the torch optimizer")
-    return TorchAscent(backend, parameters, optimizer=optimizer, learning_rate=learning_rate)
+    return TorchAscent(backend, parameters, optimizer=optimizer, learning_rate=learning_rate, own_rates=own_rates)
 
 
 def _checked(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:

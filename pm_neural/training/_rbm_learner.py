@@ -1,4 +1,4 @@
-"""Maximum likelihood for an RBM, as the training loop wants it."""
+"""Maximum likelihood for a restricted Boltzmann machine, as the training loop wants it."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ import numpy as np
 import torch
 
 from pm_neural.training._backend import Backend
-from pm_neural.training._gradient import LikelihoodGradient
+from pm_neural.training._gradient import LikelihoodGradient, clip_norm
 from pm_neural.training._minibatch import Minibatches
 from pm_neural.training._optimizer import Ascent
 from pm_neural.training._schedule import SCHEDULES
 
 if TYPE_CHECKING:
-    from pm_neural.training.rbm import RBM
+    from pm_neural.training._machine import RestrictedMachine
 
 # What a look at the model costs at most, in images * visible units * hidden units, unless that is
 # less than a few images: a small part of what about a hundred epochs cost.
 _LOOK_COST, _LEAST_IMAGES = 3_200_000, 200
-_PSEUDO_LIKELIHOOD_COST, _LEAST_PSEUDO_LIKELIHOOD_IMAGES = 300_000, 16
 
 
 class RBMLearner:
-    """One RBM, its minibatches, gradient and optimizer.
+    """One machine, its minibatches, gradient and optimizer.
 
     Parameters
     ----------
-    rbm : RBM
+    machine : RestrictedMachine
     backend : Backend
     minibatches : Minibatches
     gradient : LikelihoodGradient
     ascent : Ascent
+    max_gradient_norm : float or None
+        Norm of all of the gradient beyond which it is made shorter.
     learning_rate_schedule : str
         A key of `SCHEDULES`.
     epochs : int
@@ -42,67 +43,69 @@ class RBMLearner:
     train, validation : ndarray, (n, n_visible); validation may be None
     """
 
-    kind = "RBM"
     monitored = "free_energy_gap"
-    displayed: Mapping[str, str] = {"pseudo_log_likelihood": "PLL", "free_energy_gap": "gap"}
 
     def __init__(
         self,
-        rbm: RBM,
+        machine: RestrictedMachine,
         *,
         backend: Backend,
         minibatches: Minibatches,
         gradient: LikelihoodGradient,
         ascent: Ascent,
+        max_gradient_norm: float | None,
         learning_rate_schedule: str,
         epochs: int,
         rng: np.random.Generator,
         train: np.ndarray,
         validation: np.ndarray | None,
     ) -> None:
-        self.parameters: Sequence[torch.Tensor] = tuple(rbm.parameters())
+        self.kind = machine.kind
+        self.displayed = machine.displayed
+        self.parameters: Sequence[torch.Tensor] = tuple(machine.parameters())
         self.settings: Mapping[str, Any] = {
-            "n_visible": rbm.n_visible,
-            "n_hidden": rbm.n_hidden,
-            "dtype": str(rbm.W.dtype),
+            "n_visible": machine.n_visible,
+            "n_hidden": machine.n_hidden,
+            "dtype": str(machine.W.dtype),
             "data": _fingerprint(train, validation),
             "epochs": epochs,
             **minibatches.settings,
             **gradient.settings,
             **ascent.settings,
             "learning_rate_schedule": learning_rate_schedule,
+            "max_gradient_norm": max_gradient_norm,
         }
-        self.measurements: Mapping[str, Mapping[str, str]] = (
-            _MEASUREMENTS if validation is not None else _TRAIN_MEASUREMENTS
-        )
-        self._rbm = rbm
+        gap = {} if validation is None else _FREE_ENERGY_GAP
+        self.measurements: Mapping[str, Mapping[str, str]] = {**machine.measurements, **gap}
+        self._machine = machine
         self._backend = backend
         self._minibatches = minibatches
         self._gradient = gradient
         self._ascent = ascent
+        self._max_gradient_norm = max_gradient_norm
         self._schedule = SCHEDULES[learning_rate_schedule]
         self._n_updates = epochs * len(minibatches)
         self._rng = rng
         self._train = self._sample_of(train)
         self._validation = None if validation is None else self._sample_of(validation)
-        n_pseudo = max(_LEAST_PSEUDO_LIKELIHOOD_IMAGES, _PSEUDO_LIKELIHOOD_COST // rbm.W.numel())
-        self._pseudo_likelihood_images = self._train[:n_pseudo]
 
     def _sample_of(self, X: np.ndarray) -> torch.Tensor:
         """Evenly spaced images, so that a sorted data set is represented too."""
-        n = min(len(X), max(_LEAST_IMAGES, _LOOK_COST // self._rbm.W.numel()))
+        n = min(len(X), max(_LEAST_IMAGES, _LOOK_COST // self._machine.W.numel()))
         rows = np.linspace(0, len(X) - 1, n).round().astype(int)
-        return torch.as_tensor(X[rows], dtype=self._rbm.W.dtype, device=self._rbm.W.device)
+        return torch.as_tensor(X[rows], dtype=self._machine.W.dtype, device=self._machine.W.device)
 
     def train_epoch(self, epoch: int) -> None:
         """Learn from all minibatches once."""
         first = epoch * len(self._minibatches)
         for update, batch in enumerate(self._minibatches, start=first):
             gradient = self._gradient(batch)
+            if self._max_gradient_norm is not None:
+                clip_norm(gradient, self._max_gradient_norm)
             self._ascent.step(gradient, self._schedule(update / self._n_updates))
 
     def measure(self) -> dict[str, float]:
-        """Look at the RBM.
+        """Look at the machine.
 
         Raises
         ------
@@ -111,21 +114,16 @@ class RBMLearner:
         """
         if not all(torch.isfinite(p).all() for p in self.parameters):
             raise FloatingPointError("training diverged: parameters are not finite; lower learning_rate")
-        rbm, train = self._rbm, self._train
-        pseudo_log_likelihood = rbm.pseudo_log_likelihood(self._pseudo_likelihood_images)
-        row = {
-            "pseudo_log_likelihood": pseudo_log_likelihood.mean(),
-            "reconstruction_error": rbm.reconstruction_error(train).mean(),
-            "weight_norm": rbm.W.norm(),
-        }
+        row = self._machine.measure(self._train)
         if self._validation is not None:
-            row["free_energy_gap"] = rbm.free_energy(self._validation).mean() - rbm.free_energy(train).mean()
+            free_energy = self._machine.free_energy
+            row["free_energy_gap"] = free_energy(self._validation).mean() - free_energy(self._train).mean()
         return {name: float(value) for name, value in row.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return parameters, optimizer, chains and random numbers, by reference."""
         return {
-            "parameters": dict(self._rbm.state_dict()),
+            "parameters": dict(self._machine.state_dict()),
             "ascent": self._ascent.state_dict(),
             "gradient": self._gradient.state_dict(),
             "backend": self._backend.random_state(),
@@ -135,29 +133,17 @@ class RBMLearner:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what a checkpoint holds: the same, with NumPy arrays."""
         tensors = {name: torch.as_tensor(value) for name, value in state["parameters"].items()}
-        self._rbm.load_state_dict(tensors)
+        self._machine.load_state_dict(tensors)
         self._ascent.load_state_dict(state["ascent"])
         self._gradient.load_state_dict(state["gradient"])
         self._backend.set_random_state(state["backend"])
         self._rng.bit_generator.state = state["generator"]
 
 
-_TRAIN_MEASUREMENTS = {
-    "reconstruction_error": {
-        "long_name": "squared error of the mean-field reconstruction, summed over visible units",
-        "units": "1 per image",
-    },
-    "pseudo_log_likelihood": {
-        "long_name": "sum over visible units of log p(unit | all others)",
-        "units": "nats per image",
-    },
-    "weight_norm": {"long_name": "Frobenius norm of W", "units": "1"},
-}
-_MEASUREMENTS = {
-    **_TRAIN_MEASUREMENTS,
+_FREE_ENERGY_GAP = {
     "free_energy_gap": {
         "long_name": "mean free energy of the validation data less that of the training data",
-        "units": "nats per image",
+        "units": "nats per row",
     },
 }
 
@@ -167,5 +153,5 @@ def _fingerprint(*arrays: np.ndarray | None) -> str:
     for X in arrays:
         if X is not None:
             digest.update(repr(X.shape).encode())
-            digest.update(np.packbits(X.astype(bool)).tobytes())
+            digest.update(np.ascontiguousarray(X, dtype=np.float32).tobytes())
     return digest.hexdigest()[:16]

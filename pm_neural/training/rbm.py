@@ -3,40 +3,43 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 import xarray as xr
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from pm_neural.training._backend import Backend, backend_for
-from pm_neural.training._chains import start_chains
-from pm_neural.training._checkpoint import load_checkpoint
-from pm_neural.training._checks import check_binary, check_integer, check_parameters
+from pm_neural.training._backend import backend_for
+from pm_neural.training._chains import BitChains, Chains, LayerChains
+from pm_neural.training._checks import check_binary
 from pm_neural.training._early_stopping import EarlyStopping
-from pm_neural.training._gradient import LikelihoodGradient
+from pm_neural.training._gradient import BernoulliGradient
 from pm_neural.training._layers import BernoulliLayers
-from pm_neural.training._loop import train
-from pm_neural.training._minibatch import Minibatches
-from pm_neural.training._negative_phase import make_negative_phase
-from pm_neural.training._optimizer import OptimizerFactory, make_ascent
-from pm_neural.training._rbm_learner import RBMLearner
-from pm_neural.training._schedule import SCHEDULES
-from pm_neural.training._threads import threads_for
-
-if TYPE_CHECKING:
-    from xarray import DataTree
+from pm_neural.training._machine import RestrictedMachine
+from pm_neural.training._negative_phase import NegativePhase
+from pm_neural.training._optimizer import OptimizerFactory
 
 _INITIAL_WEIGHT_SD = 0.01
-_SGD_LEARNING_RATE = 0.2
-_N_MEASUREMENTS = 100
+# What the pseudo-log-likelihood costs at most at a look, in images * visible units * hidden units, unless that is less
+# than a few images.
+_PSEUDO_LIKELIHOOD_COST, _LEAST_PSEUDO_LIKELIHOOD_IMAGES = 300_000, 16
+_MEASUREMENTS = {
+    "reconstruction_error": {
+        "long_name": "squared error of the mean-field reconstruction, summed over visible units",
+        "units": "1 per image",
+    },
+    "pseudo_log_likelihood": {
+        "long_name": "sum over visible units of log p(unit | all others)",
+        "units": "nats per image",
+    },
+    "weight_norm": {"long_name": "Frobenius norm of W", "units": "1"},
+}
 
 
-class RBM(nn.Module):
+class RBM(RestrictedMachine):
     r"""Restricted Boltzmann machine with binary visible and hidden units.
 
     .. math:: E(v, h) = -a \cdot v - b \cdot h - v^\top W h, \qquad p(v, h) = e^{-E(v, h)} / Z
@@ -67,6 +70,12 @@ class RBM(nn.Module):
        Recognition 47, 25-39.
     """
 
+    kind = "RBM"
+    measurements = _MEASUREMENTS
+    displayed: ClassVar = {"pseudo_log_likelihood": "PLL", "free_energy_gap": "gap"}
+    draw_dtype = torch.int8
+    default_learning_rate = 0.2
+
     def __init__(
         self,
         n_visible: int,
@@ -75,28 +84,7 @@ class RBM(nn.Module):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
     ) -> None:
-        super().__init__()
-        n_visible = check_integer(n_visible, "n_visible", minimum=1)
-        n_hidden = check_integer(n_hidden, "n_hidden", minimum=1)
-        if dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"dtype must be torch.float32 or torch.float64; got {dtype}")
-        self.W = nn.Parameter(torch.zeros(n_visible, n_hidden, dtype=dtype, device=device))
-        self.a = nn.Parameter(torch.zeros(n_visible, dtype=dtype, device=device))
-        self.b = nn.Parameter(torch.zeros(n_hidden, dtype=dtype, device=device))
-
-    @property
-    def n_visible(self) -> int:
-        """Number of visible units."""
-        return self.W.shape[0]
-
-    @property
-    def n_hidden(self) -> int:
-        """Number of hidden units."""
-        return self.W.shape[1]
-
-    def extra_repr(self) -> str:
-        """Describe the module, for its repr."""
-        return f"n_visible={self.n_visible}, n_hidden={self.n_hidden}"
+        super().__init__(n_visible, n_hidden, dtype=dtype, device=device)
 
     # Energies and conditionals, differentiable, on batches of any leading shape
 
@@ -172,120 +160,41 @@ class RBM(nn.Module):
         .. [1] Besag (1975). Statistical analysis of non-lattice data. The Statistician 24, 179-195.
         """
         images = check_binary(v, "v", self.n_visible)
-        backend, layers = self._layers(np.random.default_rng(0))  # nothing is drawn
+        layers = self._layers(np.random.default_rng(0))  # nothing is drawn
+        backend = layers.backend
         return backend.tensor(layers.pseudo_log_likelihood(backend.array(images.astype(float))))
-
-    @classmethod
-    def from_checkpoint(cls, path: str | os.PathLike[str]) -> Self:
-        """Make the RBM that a checkpoint of `fit` holds, on the CPU.
-
-        Raises
-        ------
-        FileNotFoundError
-            There is no such file.
-        ValueError
-            The file is cut short or no checkpoint, or of another version or model.
-        """
-        state = load_checkpoint(path, kind=RBMLearner.kind)["learner"]["parameters"]
-        tensors = {name: torch.as_tensor(value) for name, value in state.items()}
-        rbm = cls(*tensors["W"].shape, dtype=tensors["W"].dtype)
-        rbm.load_state_dict(tensors)
-        return rbm
 
     def parameters_as_numpy(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return copies of (W, a, b): what `pm_neural.BernoulliRBM` takes."""
         W, a, b = (p.detach().cpu().numpy().copy() for p in (self.W, self.a, self.b))
         return W, a, b
 
-    # Sampling
+    def measure(self, v: Tensor) -> dict[str, Tensor]:
+        """Measure what `fit` writes down about training images; see there."""
+        n_pseudo = max(_LEAST_PSEUDO_LIKELIHOOD_IMAGES, _PSEUDO_LIKELIHOOD_COST // self.W.numel())
+        return {
+            "pseudo_log_likelihood": self.pseudo_log_likelihood(v[:n_pseudo]).mean(),
+            "reconstruction_error": self.reconstruction_error(v).mean(),
+            "weight_norm": self.W.norm(),
+        }
 
-    @torch.no_grad()
-    def gibbs(
-        self,
-        v: ArrayLike | Tensor,
-        n_sweeps: int = 1,
-        *,
-        random_seed: int | np.random.Generator | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Run block Gibbs sampling: h given v, then v given h, `n_sweeps` times, all rows at once.
+    def _check_visible(self, v: ArrayLike | Tensor, name: str) -> np.ndarray:
+        return check_binary(v, name, self.n_visible)
 
-        Parameters
-        ----------
-        v : array of 0 and 1, (n_chains, n_visible)
-            Start.
-        n_sweeps : int
-        random_seed : int or Generator, optional
-
-        Returns
-        -------
-        v, h : Tensor, (n_chains, n_visible) and (n_chains, n_hidden)
-            The last visible states and the hidden states that they were drawn from.
-        """
-        start = check_binary(v, "v", self.n_visible)
-        n_sweeps = check_integer(n_sweeps, "n_sweeps", minimum=1)
-        chains = start_chains(self._checked(), start, np.random.default_rng(random_seed))
-        chains.sweep(n_sweeps)
-        return chains.v.to(self.W.dtype), chains.h.to(self.W.dtype)
-
-    @torch.no_grad()
-    def sample(
-        self,
-        n_chains: int = 4,
-        n_draws: int = 1000,
-        *,
-        sweeps_per_draw: int = 1,
-        burn_in: int = 100,
-        start: ArrayLike | Tensor | None = None,
-        random_seed: int | np.random.Generator | None = None,
-    ) -> DataTree:
-        """Draw visible states by block Gibbs sampling, all chains at once.
-
-        Parameters
-        ----------
-        n_chains, n_draws : int
-            Chains, and draws kept of each. The draws take ``n_chains * n_draws * n_visible`` bytes;
-            where only the last states are of interest, use ``n_draws=1`` and a long `burn_in`.
-        sweeps_per_draw : int
-            Sweeps from one draw to the next.
-        burn_in : int
-            Sweeps before the first draw's own.
-        start : array of 0 and 1, (n_chains, n_visible), optional
-            Visible states to start from, for example images; fair coins if None.
-        random_seed : int or Generator, optional
-
-        Returns
-        -------
-        DataTree
-            Group ``posterior`` with the variable ``v``, dims (chain, draw, visible). It is int8 to
-            save memory: convert it before arithmetic that leaves -128 to 127.
-        """
-        n_chains = check_integer(n_chains, "n_chains", minimum=1)
-        n_draws = check_integer(n_draws, "n_draws", minimum=1)
-        sweeps_per_draw = check_integer(sweeps_per_draw, "sweeps_per_draw", minimum=1)
-        burn_in = check_integer(burn_in, "burn_in", minimum=0)
-        rng = np.random.default_rng(random_seed)
-        if start is None:
-            first = rng.integers(2, size=(n_chains, self.n_visible))
-        else:
-            first = check_binary(start, "start", self.n_visible)
-            if len(first) != n_chains:
-                raise ValueError(f"start must have one row per chain, {n_chains}; got shape {first.shape}")
-        chains = start_chains(self._checked(), first, rng)
-        shape = n_draws, n_chains, self.n_visible
-        draws = torch.empty(shape, dtype=torch.int8, device=self.W.device)
-        chains.sweep(burn_in)
-        for draw in draws:
-            chains.sweep(sweeps_per_draw)
-            draw[...] = chains.v
-        return _as_datatree(draws.transpose(0, 1).cpu().numpy())
-
-    def _checked(self) -> tuple[Tensor, ...]:
-        """Return (W, a, b), which the user may have changed."""
-        return check_parameters({"W": self.W, "a": self.a, "b": self.b})
-
-    def _layers(self, rng: np.random.Generator) -> tuple[Backend, BernoulliLayers]:
+    def _layers(self, rng: np.random.Generator) -> BernoulliLayers:
         backend = backend_for(self.W, rng)
-        return backend, BernoulliLayers(backend, *(backend.view(p) for p in self._checked()))
+        return BernoulliLayers(backend, *(backend.view(p) for p in self._checked()))
+
+    def _gradient(self, layers: BernoulliLayers, negative_phase: NegativePhase, **options: Any) -> BernoulliGradient:
+        return BernoulliGradient(layers, negative_phase, **options)
+
+    def _start_state(self, n_chains: int, rng: np.random.Generator) -> np.ndarray:
+        return rng.integers(2, size=(n_chains, self.n_visible))
+
+    def _start_chains(self, start: np.ndarray, rng: np.random.Generator) -> Chains:
+        if self.W.device.type == "cpu":
+            return BitChains(self._checked(), start, rng)
+        return LayerChains(self._layers(rng), start)
 
     # Training
 
@@ -425,81 +334,31 @@ class RBM(nn.Module):
         >>> history = rbm.fit(images, epochs=50, random_seed=1, progressbar=False)
         >>> W, a, b = rbm.parameters_as_numpy()
         """
-        images = check_binary(X, "X", self.n_visible)
-        validation = None
-        if validation_data is not None:
-            validation = check_binary(validation_data, "validation_data", self.n_visible)
-        elif early_stopping is not None:
-            raise ValueError("early_stopping watches validation_data, and none were given")
-        if checkpoint is None and resume:
-            raise ValueError("resume=True needs the path of a checkpoint")
-        if checkpoint is not None and not Path(checkpoint).parent.is_dir():
-            raise FileNotFoundError(f"checkpoint: there is no folder {Path(checkpoint).parent}")
-        if learning_rate_schedule not in SCHEDULES:
-            names = ", ".join(map(repr, SCHEDULES))
-            raise ValueError(f"learning_rate_schedule must be one of {names}; got {learning_rate_schedule!r}")
-        epochs = check_integer(epochs, "epochs", minimum=1)
-        batch_size = min(check_integer(batch_size, "batch_size", minimum=1), len(images))
-        if measure_every is None:
-            measure_every = max(1, epochs // _N_MEASUREMENTS)
-        measure_every = check_integer(measure_every, "measure_every", minimum=1)
-        checkpoint_every = check_integer(checkpoint_every, "checkpoint_every", minimum=1)
-
-        rng = np.random.default_rng(random_seed)
-        backend, layers = self._layers(rng)
-        negative_phase = make_negative_phase(
-            layers,
+        return self._fit(
+            X,
+            epochs=epochs,
             method=method,
             k=k,
-            batch_size=batch_size,
             n_chains=n_chains,
             n_temperatures=n_temperatures,
-            rng=rng,
-        )
-        gradient = LikelihoodGradient(
-            layers,
-            negative_phase,
             batch_size=batch_size,
-            visible_mean=images.mean(0),
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            learning_rate_schedule=learning_rate_schedule,
+            momentum=momentum,
             centered=centered,
             weight_decay=weight_decay,
             sparsity_target=sparsity_target,
             sparsity_cost=sparsity_cost,
+            validation_data=validation_data,
+            early_stopping=early_stopping,
+            measure_every=measure_every,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
+            resume=resume,
+            progressbar=progressbar,
+            random_seed=random_seed,
         )
-        ascent = make_ascent(
-            backend,
-            (self.W, self.a, self.b),
-            optimizer=optimizer,
-            learning_rate=learning_rate,
-            default_learning_rate=_SGD_LEARNING_RATE,
-            momentum=momentum,
-        )
-        data = backend.array(images.astype(np.float32))
-        self._initialize(images, rng)
-        gradient.start_from(data)
-        learner = RBMLearner(
-            self,
-            backend=backend,
-            minibatches=Minibatches(backend, data, batch_size=batch_size, rng=rng),
-            gradient=gradient,
-            ascent=ascent,
-            learning_rate_schedule=learning_rate_schedule,
-            epochs=epochs,
-            rng=rng,
-            train=images,
-            validation=validation,
-        )
-        with threads_for(batch_size * self.W.numel()):
-            return train(
-                learner,
-                epochs=epochs,
-                measure_every=measure_every,
-                early_stopping=early_stopping,
-                checkpoint=checkpoint,
-                checkpoint_every=checkpoint_every,
-                resume=resume,
-                progressbar=progressbar,
-            )
 
     def _initialize(self, images: np.ndarray, rng: np.random.Generator) -> None:
         """Start a new RBM, all of whose parameters are zero, near independent units."""
@@ -510,9 +369,3 @@ class RBM(nn.Module):
         log_odds = np.log(ones) - np.log(len(images) + 1 - ones)
         self.W.copy_(torch.as_tensor(W))
         self.a.copy_(torch.as_tensor(log_odds))
-
-
-def _as_datatree(draws: np.ndarray) -> DataTree:
-    from arviz import from_dict  # takes seconds to import, and training does without it
-
-    return from_dict({"posterior": {"v": draws}}, dims={"v": ["visible"]}, check_conventions=False)

@@ -9,7 +9,7 @@ from pm_neural.datasets import load_digits
 from pm_neural.diagnostics import enumerate_states, log_partition
 from pm_neural.diagnostics._parameters import as_parameters
 from pm_neural.diagnostics.ais import (
-    _Chains,
+    _BinaryChains,
     _exp_minus,
     _resample,
     _reweight_and_scale,
@@ -131,7 +131,7 @@ def test_sweep_leaves_the_annealed_distribution_invariant(random_rbm, rng):
     params = as_parameters(random_rbm(3, 4))
     base_bias, beta, n_chains = rng.normal(size=3), 0.6, 50_000
     v, p = annealed_distribution(params, base_bias, beta)
-    chains = _Chains(params, base_bias, n_chains, rng)
+    chains = _BinaryChains(params, base_bias, n_chains, rng)
     chains.visible[:] = rng.choice(v, n_chains, p=p)
     log_weights = chains.anneal(np.full(4, beta))
     assert_array_equal(log_weights, 0)
@@ -143,7 +143,7 @@ def test_chains_reach_the_model_itself(random_rbm, rng):
     """Chi-square of 50,000 chains after 50 sweeps from the base rate: false-alarm rate 1e-4."""
     params = as_parameters(random_rbm(3, 4))
     _, p = annealed_distribution(params, np.zeros(3), 1)
-    chains = _Chains(params, np.zeros(3), 50_000, rng)
+    chains = _BinaryChains(params, np.zeros(3), 50_000, rng)
     chains.start_from_base()
     chains.equilibrate(50)
     counts = np.bincount((chains.visible @ [4, 2, 1]).astype(int), minlength=8)

@@ -38,7 +38,7 @@ def test_result_prints_both_directions(random_rbm):
 
 
 def test_unknown_method_is_refused(random_rbm):
-    with pytest.raises(ValueError, match="method must be 'exact' or 'ais', got 'bridge'"):
+    with pytest.raises(ValueError, match="method must be 'exact', 'quadrature' or 'ais', got 'bridge'"):
         log_partition(random_rbm(2, 2), "bridge")
 
 

@@ -7,7 +7,7 @@ import torch
 from pm_neural.diagnostics import exact_marginals
 from pm_neural.training import RBM
 from pm_neural.training._backend import NumPyBackend
-from pm_neural.training._gradient import LikelihoodGradient
+from pm_neural.training._gradient import BernoulliGradient
 from pm_neural.training._layers import BernoulliLayers
 from pm_neural.training._negative_phase import make_negative_phase
 
@@ -51,7 +51,7 @@ def gradient_of(layers, phase, images, **options):
         "sparsity_target": None,
         "sparsity_cost": 0.1,
     }
-    gradient = LikelihoodGradient(layers, phase, **{**arguments, **options})
+    gradient = BernoulliGradient(layers, phase, **{**arguments, **options})
     gradient.start_from(images)
     return gradient
 

@@ -5,7 +5,7 @@ import torch
 
 from pm_neural.diagnostics import enumerate_states
 from pm_neural.training import RBM
-from pm_neural.training._chains import CPUChains, DeviceChains
+from pm_neural.training._chains import BitChains, LayerChains
 
 
 def state_frequencies(v: np.ndarray) -> np.ndarray:
@@ -60,12 +60,13 @@ def test_gibbs_keeps_the_joint_distribution(random_rbm, rng):
     assert_same_distribution(h.numpy().mean(0), expected_h, n)
 
 
-@pytest.mark.parametrize("chains", [CPUChains, DeviceChains])
-def test_both_kinds_of_chains_draw_h_first_and_then_v_from_it(chains, random_rbm, rng):
+@pytest.mark.parametrize("kind", [BitChains, LayerChains])
+def test_both_kinds_of_chains_draw_h_first_and_then_v_from_it(kind, random_rbm, rng):
     """One sweep from one state, 20,000 times; 64 frequencies within 5 standard errors: false alarm 4e-5."""
     rbm = random_rbm(4, 2)
     n = 20_000
-    many = chains((rbm.W, rbm.a, rbm.b), np.tile([1, 0, 1, 1], (n, 1)), rng)
+    start = np.tile([1, 0, 1, 1], (n, 1))
+    many = BitChains((rbm.W, rbm.a, rbm.b), start, rng) if kind is BitChains else LayerChains(rbm._layers(rng), start)
     many.sweep(0)
     assert (many.v == torch.tensor([1, 0, 1, 1])).all()
     many.sweep(1)
