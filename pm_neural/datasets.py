@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-__all__ = ["ImageData", "load_digits"]
+__all__ = ["ImageData", "RingData", "load_digits", "load_ring"]
 
 _N_DIGITS = 1797
 _N_TEST = 359
@@ -124,6 +125,126 @@ def load_digits(binarize: float | None = 7) -> ImageData:
         test_labels=labels[test],
         image_shape=(8, 8),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class RingData:
+    """Points scattered about the unit circle, whose density is known.
+
+    Attributes
+    ----------
+    train, test : ndarray, shape (n_points, 2)
+        One point per row.
+    noise : float
+        Standard deviation of the scatter along each axis.
+    """
+
+    train: np.ndarray
+    test: np.ndarray
+    noise: float
+
+    def log_density(self, points: ArrayLike) -> np.ndarray:
+        r"""Compute the log-density of the distribution that the points come from.
+
+        A uniform distribution on the unit circle, convolved with an isotropic Gaussian, is
+
+        .. math:: p(x) = \frac{1}{2 \pi s^2} \exp\Bigl(-\frac{r^2 + 1}{2 s^2}\Bigr) I_0\Bigl(\frac{r}{s^2}\Bigr),
+
+        where :math:`r = |x|`, :math:`s` is `noise` and :math:`I_0` the modified Bessel function.
+
+        Parameters
+        ----------
+        points : array_like, shape (..., 2)
+
+        Returns
+        -------
+        ndarray, shape (...)
+
+        Raises
+        ------
+        ValueError
+            If the last axis of `points` is not of length 2.
+        """
+        points = np.asarray(points, dtype=float)
+        if points.shape[-1:] != (2,):
+            raise ValueError(f"points must have shape (..., 2), got {points.shape}")
+        from scipy.special import i0e
+
+        variance = self.noise**2
+        r = np.hypot(points[..., 0], points[..., 1])
+        # i0e(x) = exp(−x) I0(x) does not overflow
+        return np.log(i0e(r / variance)) - (r - 1) ** 2 / (2 * variance) - np.log(2 * np.pi * variance)
+
+    def quadrature(self, step: float = 0.2, margin: float = 8.0) -> tuple[np.ndarray, np.ndarray]:
+        """Make points and weights for expectations under the true density.
+
+        ``weights @ f(points)`` is E[f(x)], so that the expected log-likelihood of a model is found without sampling
+        noise, and the entropy of the distribution is ``-weights @ log_density(points)``.
+
+        Parameters
+        ----------
+        step : float
+            Of the square grid, in units of `noise`. For smooth functions the error of the default is that of rounding.
+        margin : float
+            How far the grid extends beyond the circle, in units of `noise`.
+
+        Returns
+        -------
+        points : ndarray, shape (n_points, 2)
+        weights : ndarray, shape (n_points,)
+            Not negative, with the sum 1.
+        """
+        half = 1 + margin * self.noise
+        axis = np.linspace(-half, half, 2 * round(half / (step * self.noise)) + 1)
+        points = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
+        weights = np.exp(self.log_density(points))
+        return points, weights / weights.sum()
+
+
+def load_ring(n_points: int = 500, noise: float = 0.1, *, n_test: int = 2000, random_seed: int = 0) -> RingData:
+    """Make points about the unit circle, as the outer ring of scikit-learn's ``make_circles``.
+
+    The angles of the training points are equally spaced, as they are there: they cover the circle more evenly than
+    independent draws would. The test points have random angles.
+
+    Parameters
+    ----------
+    n_points, n_test : int
+        Number of training and test points, at least 1.
+    noise : float
+        Standard deviation of the Gaussian noise added to both coordinates.
+    random_seed : int
+
+    Returns
+    -------
+    RingData
+        With `train`, `test`, and the true `log_density`.
+
+    Raises
+    ------
+    ValueError
+        If a number of points is below 1 or the noise is not positive and finite.
+
+    Examples
+    --------
+    >>> from pm_neural.datasets import load_ring
+    >>> ring = load_ring()
+    >>> ring.train.shape
+    (500, 2)
+    """
+    for name, value in {"n_points": n_points, "n_test": n_test}.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value!r}")
+    if not 0 < noise < np.inf:
+        raise ValueError(f"noise must be positive and finite, got {noise!r}")
+    rng = np.random.default_rng(random_seed)
+    even = 2 * np.pi * rng.permutation(n_points) / n_points
+    angles = {"train": even, "test": rng.uniform(0, 2 * np.pi, n_test)}
+    points = {
+        part: np.column_stack([np.cos(angle), np.sin(angle)]) + rng.normal(scale=noise, size=(len(angle), 2))
+        for part, angle in angles.items()
+    }
+    return RingData(**points, noise=float(noise))
 
 
 def _check_threshold(binarize: float | None) -> None:

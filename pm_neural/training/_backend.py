@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from step_methods.kernels.gaussian_chains import sample_gaussian_units
 from step_methods.kernels.layers import (
     sample_units,
     sample_units_with_mean,
@@ -118,8 +119,7 @@ class NumPyBackend:
         sample_units_with_mean(field, self._stream, out, mean)
 
     def sample_normal(self, offset: np.ndarray, *, mean: np.ndarray, sd: np.ndarray) -> None:
-        u = self.uniform(2 * offset.size).reshape(2, *offset.shape)
-        offset += mean + sd * np.sqrt(-2 * np.log1p(-u[0])) * np.cos(2 * np.pi * u[1])
+        sample_gaussian_units(offset, mean, sd, self._stream, offset)
 
     def random_state(self) -> dict[str, Any]:
         return {"stream": self._stream.copy()}

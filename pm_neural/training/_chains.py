@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from pm_neural.training._layers import Layers
+from step_methods.kernels.gaussian_chains import sweep_gaussian_chains
 from step_methods.kernels.random import seed_stream
 from step_methods.kernels.rbm import prepare, sweep_chains
 
@@ -42,6 +43,22 @@ class BitChains:
 
     def sweep(self, n_sweeps: int) -> None:
         sweep_chains(self._rbm, self._v, self._h, n_sweeps, self._stream)
+
+
+class GaussianChains:
+    """Gaussian visible units on the CPU: kernels that choose what is fastest for their number."""
+
+    def __init__(self, parameters: Sequence[torch.Tensor], start: np.ndarray, rng: np.random.Generator) -> None:
+        W, a, b, sigma = (np.ascontiguousarray(p.detach().numpy()) for p in parameters)
+        self._parameters = W, a, b, sigma
+        self._stream = seed_stream(rng)
+        self._v = np.array(start, dtype=W.dtype, order="C")
+        self._h = np.zeros((len(start), len(b)), dtype=W.dtype)
+        self.v, self.h = torch.from_numpy(self._v), torch.from_numpy(self._h)
+
+    def sweep(self, n_sweeps: int) -> None:
+        if n_sweeps:
+            sweep_gaussian_chains(*self._parameters, self._v, self._h, n_sweeps, self._stream)
 
 
 class LayerChains:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pm_neural.training._backend import backend_for
-from pm_neural.training._chains import Chains, LayerChains
+from pm_neural.training._chains import Chains, GaussianChains, LayerChains
 from pm_neural.training._checks import check_positive, check_real
 from pm_neural.training._early_stopping import EarlyStopping
 from pm_neural.training._gradient import GaussianGradient
@@ -200,6 +200,9 @@ class GaussianRBM(RestrictedMachine):
         return a + h @ W.T + sigma * rng.normal(size=(n_chains, self.n_visible))
 
     def _start_chains(self, start: np.ndarray, rng: np.random.Generator) -> Chains:
+        if self.W.device.type == "cpu":
+            self._checked()
+            return GaussianChains((self.W, self.a, self.b, self.sigma), start, rng)
         return LayerChains(self._layers(rng), start)
 
     # Training

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+from scipy.stats import kstest
 from sklearn.datasets import load_digits as load_sklearn_digits
+from sklearn.datasets import make_circles
 
-from pm_neural.datasets import load_digits
+from pm_neural.datasets import load_digits, load_ring
 
 
 def test_digits_are_zeros_and_ones_with_labels_and_a_picture_shape():
@@ -82,3 +84,67 @@ def test_threshold_out_of_range_is_refused(threshold):
 def test_threshold_that_is_not_a_number_is_refused(threshold):
     with pytest.raises(TypeError, match="binarize must be a number or None"):
         load_digits(binarize=threshold)
+
+
+def test_ring_has_the_points_it_is_asked_for():
+    ring = load_ring(30, 0.2, n_test=7, random_seed=1)
+    assert ring.train.shape == (30, 2)
+    assert ring.test.shape == (7, 2)
+    assert ring.noise == 0.2
+    np.testing.assert_array_equal(ring.train, load_ring(30, 0.2, n_test=7, random_seed=1).train)
+    assert (ring.train != load_ring(30, 0.2, n_test=7, random_seed=2).train).all()
+
+
+def test_ring_is_the_outer_one_of_make_circles():
+    """Without noise the points are the same ones."""
+    circles, inner = make_circles(100, noise=None, factor=0.5, random_state=0)
+    outer = circles[inner == 0]
+    ring = load_ring(50, 1e-9).train
+    np.testing.assert_allclose(ring[np.lexsort(ring.round(6).T)], outer[np.lexsort(outer.round(6).T)], atol=1e-7)
+
+
+@pytest.mark.parametrize("noise", [0.03, 0.1, 0.7])
+def test_ring_density_is_the_mean_of_gaussians_about_the_circle(noise):
+    """4000 centers on the circle stand for all: the trapezoidal rule for a periodic function."""
+    ring = load_ring(noise=noise)
+    angle = np.linspace(0, 2 * np.pi, 4000, endpoint=False)
+    x = np.array([[1.0, 0.0], [0.0, 0.0], [-0.6, 0.9], [0.1, -1.2]])
+    distance = (x[:, 0, None] - np.cos(angle)) ** 2 + (x[:, 1, None] - np.sin(angle)) ** 2
+    expected = np.logaddexp.reduce(-distance / (2 * noise**2), axis=1) - np.log(4000 * 2 * np.pi * noise**2)
+    np.testing.assert_allclose(ring.log_density(x), expected, rtol=1e-10)
+
+
+def test_ring_quadrature_integrates_under_the_true_density():
+    ring = load_ring()
+    points, weights = ring.quadrature()
+    finer, finer_weights = ring.quadrature(step=0.11, margin=10)
+    assert weights.sum() == pytest.approx(1)
+    np.testing.assert_allclose(weights @ points**2, 0.5 + 0.01, rtol=1e-10)
+    entropy = -weights @ ring.log_density(points)
+    assert entropy == pytest.approx(-finer_weights @ ring.log_density(finer), abs=1e-10)
+    assert entropy == pytest.approx(0.9517, abs=1e-4)
+
+
+def test_ring_points_follow_the_density():
+    """Squared radii of 20,000 test points against the noncentral chi-square: false-alarm rate 1e-3."""
+    points = load_ring(n_test=20_000, random_seed=5).test
+    assert kstest((points**2).sum(1) / 0.01, "ncx2", args=(2, 100)).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_points": 0}, "n_points must be at least 1, got 0"),
+        ({"n_test": 0}, "n_test must be at least 1, got 0"),
+        ({"noise": 0.0}, r"noise must be positive and finite, got 0\.0"),
+        ({"noise": np.inf}, "noise must be positive and finite, got inf"),
+    ],
+)
+def test_ring_refuses_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        load_ring(**arguments)
+
+
+def test_ring_density_wants_points_in_the_plane():
+    with pytest.raises(ValueError, match=r"points must have shape \(\.\.\., 2\), got \(3,\)"):
+        load_ring().log_density([1.0, 2.0, 3.0])
