@@ -10,10 +10,11 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.animation import Animation
 
 
 def main() -> None:
-    """Run the scripts in order; each figure becomes NAME_1.png, NAME_2.png, ..."""
+    """Run the scripts in order; each figure becomes NAME_1.png, NAME_2.png, ..., each animation a GIF."""
     scripts = {path.stem.removeprefix("plot_"): path for path in sorted(Path(__file__).parent.glob("plot_*.py"))}
     parser = argparse.ArgumentParser(description="Run case studies and save their figures.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones, by default all: {', '.join(scripts)}")
@@ -30,7 +31,10 @@ def main() -> None:
     warnings.filterwarnings("ignore", message="FigureCanvasAgg is non-interactive")
     for name in arguments.names or scripts:
         print(f"\n== {name} ==", flush=True)
-        runpy.run_path(str(scripts[name]), run_name="__main__")
+        variables = runpy.run_path(str(scripts[name]), run_name="__main__")
+        for label, animation in variables.items():
+            if isinstance(animation, Animation):
+                animation.save(arguments.figures / f"{name}_{label}.gif", writer="pillow")
         for number in plt.get_fignums():
             file = arguments.figures / f"{name}_{number}.png"
             plt.figure(number).savefig(file, dpi=120, bbox_inches="tight")

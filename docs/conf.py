@@ -37,6 +37,7 @@ sphinx_gallery_conf = {
     "gallery_dirs": "auto_case_studies",
     "filename_pattern": r"/plot_",
     "ignore_pattern": r"__main__\.py",
+    "matplotlib_animations": True,
     "abort_on_example_error": True,
     "capture_repr": (),
     "download_all_examples": False,
