@@ -9,6 +9,7 @@ models made of a few bumps.
 """
 
 import os
+import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -68,10 +69,11 @@ ax.set(title="sigma, while it is learnt", ylabel="mean over the two units", ylim
 ax.legend()
 
 # %%
-# Sigma first grows, while the weights have found nothing yet and wide Gaussians are the best explanation there is. Then
-# the ring forms, and sigma shrinks to what is left to explain, the scatter about the circle. This is a race, and it can
-# be lost: with as high a learning rate as the weights have, sigma grows to the spread of all points before the weights
-# have moved, and then there is nothing left for them to explain. Hence its own, lower rate.
+# As the ring forms, sigma shrinks to what is left to explain, the scatter about the circle. That is not a matter of
+# course. At the very start the weights have found nothing, and a single wide Gaussian is the best explanation there is,
+# so that sigma grows. It is a race, and it can be lost: with as high a learning rate as the weights have, sigma grows to
+# the spread of all points before the weights have moved, and then there is nothing left for them to explain. Hence its
+# own, lower rate.
 #
 # The density
 # -----------
@@ -185,10 +187,9 @@ alone = draw_frames(steps, lambda frame: v[0, :frame], "one chain")
 # What this means for training
 # ----------------------------
 #
-# *Persistent* contrastive divergence, the better choice for binary images, is no better here, and its chains are the
-# reason: they stay where they are while the density moves on from under them, so that the model's side of the gradient
-# looks more spread out than it is... or so one may think. Is that the whole story? We train with either method, with
-# sigma learnt and with sigma fixed at its right value, and compare.
+# *Persistent* contrastive divergence, the better choice for binary images, has chains that must follow the model while
+# it is trained, and we have seen how slowly they move. Does it matter? We train with either method, with sigma learnt
+# and with sigma fixed at its right value, and compare.
 
 n_seeds = 1 if SHORT else 3
 for method in ("cd", "pcd"):
@@ -204,39 +205,40 @@ for method in ("cd", "pcd"):
         print(f"{method:3}, sigma {kind} at {np.mean(sigmas):.3f}: {np.mean(scores):.3f} nats from the truth")
 
 # %%
-# With sigma fixed both methods end up equally close to the truth. All that persistent chains lose, they lose by way of
-# sigma, which settles too high: the gradient of :math:`\log\sigma` is the difference of two large squared distances,
-# and the distance of chains that lag behind is too large for the weights of the moment.
+# With sigma fixed both methods end up equally close to the truth: slow chains do no harm as long as there are enough of
+# them all around the ring. What persistent chains lose, they lose by way of sigma, which settles higher.
 #
 # The same machine in PyMC
 # ------------------------
 #
-# ``pmn.GaussianRBM`` makes a trained machine a random variable. Say we see the first coordinate of a point, with an
-# error, and want to know the second. ``BlockGibbs`` is chosen by itself where nothing else depends on the point; here
-# something does, and the density has a gradient, so that NUTS would do as well. The simplest is to clamp: a masked
-# array holds the first coordinate at 0.5, and the chains find the two places where the ring is then.
+# ``pmn.GaussianRBM`` makes the trained machine a random variable, which ``pm.sample`` draws by ``BlockGibbs``. Say we
+# know the first coordinate of a point and want the second: a masked array clamps it. At 0.9 the ring has two sides
+# close to each other, and the chains go back and forth between them.
+
+warnings.filterwarnings("ignore", category=pm.exceptions.ImputationWarning)
 
 W, a, b, sigma = rbm.parameters_as_numpy()
 with pm.Model(coords={"axis": ["x", "y"]}):
-    pmn.GaussianRBM("v", W, a, b, sigma, observed=np.ma.masked_array([0.5, 0.0], mask=[False, True]), dims="axis")
+    pmn.GaussianRBM("v", W, a, b, sigma, observed=np.ma.masked_array([0.9, 0.0], mask=[False, True]), dims="axis")
     idata = pm.sample(
         300 if SHORT else 2000,
         tune=100,
         chains=4,
         cores=1,
-        block_gibbs={"sweeps_per_draw": 20},
+        block_gibbs={"sweeps_per_draw": 100},
         random_seed=1,
         progressbar=False,
     )
 
 y = idata["posterior"]["v"].sel(axis="y").to_numpy().ravel()
 line = np.linspace(-1.5, 1.5, 301)
-conditional = np.exp(densities["sigma learnt"](np.column_stack([np.full(301, 0.5), line])))
+conditional = np.exp(densities["sigma learnt"](np.column_stack([np.full(301, 0.9), line])))
 conditional /= conditional.sum() * (line[1] - line[0])
 
 fig, ax = plt.subplots(figsize=(5, 3), layout="constrained")
-ax.hist(y, bins=60, range=(-1.5, 1.5), density=True, alpha=0.5, label="draws")
-ax.plot(line, conditional, label="p(y | x = 0.5), by quadrature")
+ax.hist(y, bins=60, range=(-1.5, 1.5), density=True, alpha=0.5, label="draws by BlockGibbs")
+ax.plot(line, conditional, label="p(y | x = 0.9), by quadrature")
 ax.set(xlabel="y", ylabel="density", title="the second coordinate, given the first")
-ax.legend(loc="upper center")
+ax.set_ylim(0, 1.35 * conditional.max())
+ax.legend(loc="upper center", ncols=2)
 plt.show()
