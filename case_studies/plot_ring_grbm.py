@@ -70,10 +70,10 @@ ax.legend()
 
 # %%
 # As the ring forms, sigma shrinks to what is left to explain, the scatter about the circle. That is not a matter of
-# course. At the very start the weights have found nothing, and a single wide Gaussian is the best explanation there is,
-# so that sigma grows. It is a race, and it can be lost: with as high a learning rate as the weights have, sigma grows to
-# the spread of all points before the weights have moved, and then there is nothing left for them to explain. Hence its
-# own, lower rate.
+# course. At the very start the weights have found nothing, and a single wide Gaussian is the best explanation there
+# is, so that sigma grows. It is a race, and it can be lost: with as high a learning rate as the weights have, sigma
+# grows to the spread of all points before the weights have moved, and then there is nothing left for them to explain.
+# Hence its own, lower rate.
 #
 # The density
 # -----------
