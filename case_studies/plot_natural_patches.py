@@ -124,11 +124,8 @@ plain = train_machine(white_train, sparsity_target=None)
 fig, axes = plt.subplots(1, 2, figsize=(8, 4), layout="constrained", sharey=True)
 for ax, (name, machine) in zip(axes, {"rare units": rbm, "no target": plain}.items(), strict=True):
     W, a, b, sigma = machine.parameters_as_numpy()
-    ax.plot(
-        np.linalg.norm(W, axis=0),
-        np.sort(machine.hidden_probabilities(machine.W.new_tensor(white_train)).mean(0).detach()),
-        ".",
-    )
+    activity = 1 / (1 + np.exp(-(b + white_train / sigma**2 @ W)))
+    ax.plot(np.linalg.norm(W, axis=0), activity.mean(axis=0), ".")
     ax.set(xlabel="norm of the filter", title=f"{name}: sigma {sigma.mean():.2f}")
 axes[0].set_ylabel("mean activity")
 
@@ -136,10 +133,11 @@ axes[0].set_ylabel("mean activity")
 # How much does it know?
 # ----------------------
 #
-# The likelihood needs :math:`Z`, which annealed importance sampling estimates, from a Gaussian with the data's means and
-# variances; run forwards it tends to overstate the likelihood, run backwards to understate it. The model to beat is a
-# Gaussian with the full covariance. (On whitened patches that is white noise. An invertible linear map shifts all
-# log-likelihoods by the same constant, ``whiten.log_det``, so that differences are those of the patches themselves.)
+# The likelihood needs :math:`Z`, which annealed importance sampling estimates, starting from a Gaussian with the means
+# and variances of the data; run forwards it tends to overstate the likelihood, run backwards to understate it. The
+# model to beat is a Gaussian with the full covariance. (On whitened patches that is white noise, or nearly. An
+# invertible linear map shifts all log-likelihoods by the same constant, ``whiten.log_det``, so that differences are
+# those of the patches themselves.)
 
 
 def gaussian_log_likelihood(data, new):
