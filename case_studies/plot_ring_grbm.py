@@ -53,7 +53,13 @@ machines = {
     "sigma fixed at 0.2": pmn.training.GaussianRBM(2, 100, sigma=0.2, learn_sigma=False),
     "sigma learnt": pmn.training.GaussianRBM(2, 100, sigma=0.2),
 }
-training = {"k": 10, "sigma_learning_rate": 1e-3, "random_seed": 1, "progressbar": False}
+training = {
+    "epochs": 500 if SHORT else 1000,
+    "k": 10,
+    "sigma_learning_rate": 1e-3,
+    "random_seed": 1,
+    "progressbar": False,
+}
 for name, machine in machines.items():
     options = training if "learnt" in name else training | {"sigma_learning_rate": None}
     history = machine.fit(ring.train, **options)
@@ -197,7 +203,7 @@ for method in ("cd", "pcd"):
         scores, sigmas = [], []
         for seed in range(n_seeds):
             machine = pmn.training.GaussianRBM(2, 100, sigma=0.2 if learn_sigma else 0.1, learn_sigma=learn_sigma)
-            machine.fit(ring.train, method=method, k=10, random_seed=seed, progressbar=False)
+            machine.fit(ring.train, method=method, k=10, epochs=training["epochs"], random_seed=seed, progressbar=False)
             log_p = pmn.diagnostics.log_likelihood(machine, points, method="quadrature").per_row
             scores.append(weights @ (log_p - ring.log_density(points)))
             sigmas.append(machine.parameters_as_numpy()[3].mean())
@@ -221,7 +227,7 @@ W, a, b, sigma = rbm.parameters_as_numpy()
 with pm.Model(coords={"axis": ["x", "y"]}):
     pmn.GaussianRBM("v", W, a, b, sigma, observed=np.ma.masked_array([0.9, 0.0], mask=[False, True]), dims="axis")
     idata = pm.sample(
-        300 if SHORT else 2000,
+        200 if SHORT else 2000,
         tune=100,
         chains=4,
         cores=1,
