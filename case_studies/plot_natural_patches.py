@@ -163,9 +163,9 @@ draw_filters(axes[2], uneven, "contrast left in")
 # - With *sigma fixed at 1* there are edges too, but longer ones, and their filters are larger: sigma alone explains
 #   all of the variance, and only a pattern that stands out from that much noise is worth a unit. Learnt, sigma falls to
 #   what the patterns leave unexplained.
-# - With *no target* the weights shrink to nothing (every filter is drawn to its own scale), sigma goes back to 1, and the
-#   machine is the Gaussian that it started from. At the start all units are on half of the time, and so they are of no
-#   use for patterns that are rare.
+# - With *no target* the weights shrink to nothing (every filter is drawn to its own scale), sigma goes back to 1, and
+#   the machine is the Gaussian that it started from. At the start all units are on half of the time, and so they are of
+#   no use for patterns that are rare.
 # - With the *contrast left in* edges are mixed with texture. Many a patch differs from noise by being much stronger, in
 #   whatever pattern, and units are spent on saying so.
 #

@@ -242,9 +242,9 @@ conditional = np.exp(densities["sigma learnt"](np.column_stack([np.full(301, 0.9
 conditional /= conditional.sum() * (line[1] - line[0])
 
 fig, ax = plt.subplots(figsize=(5, 3), layout="constrained")
-ax.hist(y, bins=60, range=(-1.5, 1.5), density=True, alpha=0.5, label="draws by BlockGibbs")
-ax.plot(line, conditional, label="p(y | x = 0.9), by quadrature")
-ax.set(xlabel="y", ylabel="density", title="the second coordinate, given the first")
+ax.hist(y, bins=60, range=(-1.5, 1.5), density=True, alpha=0.5, label="draws")
+ax.plot(line, conditional, label="by quadrature")
+ax.set(xlabel="y", ylabel="density", title="y, given x = 0.9")
 ax.set_ylim(0, 1.35 * conditional.max())
 ax.legend(loc="upper center", ncols=2)
 plt.show()
