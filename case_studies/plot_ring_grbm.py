@@ -211,8 +211,8 @@ for method in ("cd", "pcd"):
         print(f"{method:3}, sigma {kind} at {np.mean(sigmas):.3f}: {np.mean(scores):.3f} nats from the truth")
 
 # %%
-# With sigma fixed both methods end up equally close to the truth: slow chains do no harm as long as there are enough of
-# them all around the ring. What persistent chains lose, they lose by way of sigma, which settles higher.
+# With sigma fixed both methods end up equally close to the truth: that the chains are slow does no harm by itself. What
+# persistent chains lose, they lose by way of sigma, which settles higher.
 #
 # The same machine in PyMC
 # ------------------------
