@@ -429,6 +429,16 @@ def int_to_mask(typingctx, bits, like):
     return mask(types.uint64, like), codegen
 
 
+@intrinsic
+def lowest_bit(typingctx, bits):
+    """Number of the lowest bit that is set in an integer that is not zero."""
+
+    def codegen(context, builder, sig, args):
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.uint64(types.uint64), codegen
+
+
 # --- a few functions ------------------------------------------------------------------------------------------------
 
 
