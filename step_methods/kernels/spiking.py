@@ -189,7 +189,8 @@ def force_spiking(
     """
     _, bounds, prepared = network
     start, stop = (bounds[0], bounds[-1]) if stage is None else (bounds[stage], bounds[stage + 1])
-    return force_steps(prepared, zeta, bias, float(scale), tau, g, start, stop, bits, probabilities)
+    counts = np.zeros(zeta.size, np.int64)
+    return force_steps(prepared, zeta, bias, float(scale), tau, g, start, stop, counts, bits, probabilities)
 
 
 def run_continuous(

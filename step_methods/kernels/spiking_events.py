@@ -15,7 +15,7 @@ from numba.extending import overload
 from step_methods.kernels._jit import kernel
 from step_methods.kernels.random import LANES, VECTOR_BYTES, fraction
 from step_methods.kernels.simd import choose, clip, load, pointer_to, store, total
-from step_methods.kernels.spiking_network import Network, enter, leave, refresh, spread
+from step_methods.kernels.spiking_network import Neighbors, enter, open_network, refresh, spread, width
 from step_methods.kernels.units import exp
 
 # mypy: disable-error-code="no-untyped-def"
@@ -36,13 +36,13 @@ def _renew_group(network, first):
     is_off = load(network.clocks, first, VECTOR_BYTES) < 0.5
     rate = choose(is_off, choose(field >= -_LARGEST_FIELD, rate, 0.0), 0.0)
     store(network.rates, first, rate)
-    network.sums[first // (VECTOR_BYTES // network.fields.itemsize)] = total(rate)
+    network.sums[first // width(network)] = total(rate)
 
 
 @njit(forceinline=True)
 def _renew_range(network, start, stop):
-    width = VECTOR_BYTES // network.fields.itemsize
-    for first in range(start // width * width, stop, width):
+    n_lanes = width(network)
+    for first in range(start // n_lanes * n_lanes, stop, n_lanes):
         _renew_group(network, first)
 
 
@@ -54,26 +54,23 @@ def _renew_others(network, place):
 @overload(_renew_others, jit_options={"forceinline": True})
 def _renew_others_of(network, place):
     couplings = network.types[network.fields.index("couplings")]
-    return _renew_targets if couplings.types[0].ndim == 2 else _renew_neighbors
+    return _renew_neighbors if couplings.instance_class is Neighbors else _renew_targets
 
 
 def _renew_targets(network, place):
-    rows, _, target = network.couplings
-    n_rows = rows.shape[0]
-    if target == 0:
-        _renew_range(network, 0, n_rows)
-    elif place < n_rows:
-        _renew_range(network, target, network.place_of.size)
+    n_first, target = network.couplings.n_first, network.couplings.target
+    if place < n_first:
+        _renew_range(network, target, network.n)
     else:
-        _renew_range(network, 0, n_rows)
+        _renew_range(network, 0, n_first)
 
 
 def _renew_neighbors(network, place):
-    indptr, neighbors, _ = network.couplings
-    width = VECTOR_BYTES // network.fields.itemsize
+    starts, places = network.couplings.starts, network.couplings.places
+    n_lanes = width(network)
     done = -1
-    for k in range(indptr[place], indptr[place + 1]):
-        first = neighbors[k] // width * width
+    for k in range(starts[place], starts[place + 1]):
+        first = places[k] // n_lanes * n_lanes
         if first != done:
             _renew_group(network, first)
             done = first
@@ -82,7 +79,7 @@ def _renew_neighbors(network, place):
 @njit(forceinline=True)
 def _total_rate(network):
     result = 0.0
-    for group in range(0, network.sums.size, LANES):
+    for group in range(0, network.n_padded // width(network), LANES):
         result += total(load(network.sums, group, VECTOR_BYTES))
     return result
 
@@ -90,16 +87,16 @@ def _total_rate(network):
 @njit
 def _pick(network, target):
     """Place of the neuron in whose part of the sum of all rates a number falls."""
-    width = VECTOR_BYTES // network.fields.itemsize
+    n_lanes = width(network)
     group = 0
-    for candidate in range(network.sums.size):
+    for candidate in range(network.n_padded // width(network)):
         if network.sums[candidate] > 0.0:
             group = candidate
             if target < network.sums[candidate]:
                 break
             target -= network.sums[candidate]
     place = 0
-    for candidate in range(group * width, (group + 1) * width):
+    for candidate in range(group * n_lanes, (group + 1) * n_lanes):
         if network.rates[candidate] > 0:
             place = candidate
             if target < network.rates[candidate]:
@@ -156,7 +153,7 @@ def _leave(network, residual, duration):
 
 @njit
 def _run(network, n_on, scale, duration, fresh_events, memory, counts, units, times):
-    n = network.place_of.size
+    n = network.n
     queue, ends = network.queue, network.ends
     head = 0
     time = 0.0
@@ -205,7 +202,7 @@ def run_events(prepared, residual, bias, scale, duration, fresh_events, state, c
 
     Fields are computed anew after every `fresh_events` events, before the rounding of their changes adds up.
     """
-    network = Network(*prepared)
+    network = open_network(prepared)
     n_on = _enter(network, residual, bias)
     memory = pointer_to(state, 0, np.uint64)
     n_spikes = _run(network, n_on, scale, duration, fresh_events, memory, counts, units, times)

@@ -17,17 +17,16 @@ from numba.extending import overload
 
 from step_methods.kernels.pairwise_sparse import color_units
 from step_methods.kernels.random import LANES, VECTOR_BYTES
-from step_methods.kernels.simd import load, store
+from step_methods.kernels.simd import load, n_lanes, pointer_to, store
 
 # mypy: disable-error-code="no-untyped-def"
 
-type Couplings = tuple[np.ndarray, np.ndarray, Any]
 # Plain tuples, because numba takes 2 microseconds more to recognize named ones as arguments.
 type PreparedNetwork = tuple[Any, ...]
 
 
 class Network(NamedTuple):
-    """A network as kernels see it.
+    """Addresses of what a network consists of, as kernels see it.
 
     `place_of` a unit and `unit_at` a place are each other's inverse. `bias`, `fields` and `clocks` are padded, by
     neurons that never fire, to whole vectors and one more, so that a vector may be read from any place. In continuous
@@ -35,6 +34,8 @@ class Network(NamedTuple):
     `queue` of these neurons.
     """
 
+    n: Any
+    n_padded: Any
     couplings: Any
     place_of: Any
     unit_at: Any
@@ -46,6 +47,25 @@ class Network(NamedTuple):
     sums: Any
     ends: Any
     queue: Any
+
+
+class Rows(NamedTuple):
+    """Padded rows of couplings: `n_first` of `first_size` each to the places from `target` on, others to the first."""
+
+    n_first: Any
+    target: Any
+    first_size: Any
+    first: Any
+    other_size: Any
+    other: Any
+
+
+class Neighbors(NamedTuple):
+    """Lists of neighbors and the couplings to them, those of each place from `starts` on."""
+
+    starts: Any
+    places: Any
+    values: Any
 
 
 # --- preparation ------------------------------------------------------------------------------------------------------
@@ -98,7 +118,7 @@ def _padded(rows: np.ndarray) -> np.ndarray:
     return padded
 
 
-def _network(couplings: Couplings, order: np.ndarray) -> PreparedNetwork:
+def _network(couplings: tuple[Any, ...], order: np.ndarray) -> PreparedNetwork:
     dtype = couplings[0].dtype if couplings[0].ndim == 2 else couplings[2].dtype
     n = order.size
     lanes = VECTOR_BYTES // dtype.itemsize
@@ -122,6 +142,62 @@ def _network(couplings: Couplings, order: np.ndarray) -> PreparedNetwork:
     )
 
 
+# --- what kernels see -------------------------------------------------------------------------------------------------
+
+
+@njit(forceinline=True)
+def open_network(prepared):
+    """Take the addresses of a network. Unlike arrays they own no references, which a loop would count."""
+    couplings, place_of, unit_at, bias, fields, clocks, scratch, rates, sums, ends, queue = prepared
+    return Network(
+        place_of.size,
+        fields.size,
+        _open_couplings(couplings),
+        pointer_to(place_of, 0, place_of),
+        pointer_to(unit_at, 0, unit_at),
+        pointer_to(bias, 0, bias),
+        pointer_to(fields, 0, fields),
+        pointer_to(clocks, 0, clocks),
+        pointer_to(scratch, 0, scratch),
+        pointer_to(rates, 0, rates),
+        pointer_to(sums, 0, sums),
+        pointer_to(ends, 0, ends),
+        pointer_to(queue, 0, queue),
+    )
+
+
+def _open_couplings(couplings):
+    raise NotImplementedError
+
+
+@overload(_open_couplings, jit_options={"forceinline": True})
+def _open_couplings_of(couplings):
+    return _open_rows if couplings.types[0].ndim == 2 else _open_neighbors
+
+
+def _open_rows(couplings):
+    first, other, target = couplings
+    return Rows(
+        first.shape[0],
+        target,
+        first.shape[1],
+        pointer_to(first, 0, first),
+        other.shape[1],
+        pointer_to(other, 0, other),
+    )
+
+
+def _open_neighbors(couplings):
+    starts, places, values = couplings
+    return Neighbors(pointer_to(starts, 0, starts), pointer_to(places, 0, places), pointer_to(values, 0, values))
+
+
+@njit(forceinline=True)
+def width(network):
+    """Number of neurons in a vector."""
+    return n_lanes(load(network.fields, 0, VECTOR_BYTES))
+
+
 # --- fields -----------------------------------------------------------------------------------------------------------
 
 
@@ -132,37 +208,36 @@ def spread(couplings, fields, place, step):
 
 @overload(spread, jit_options={"forceinline": True})
 def _spread(couplings, fields, place, step):
-    return _add_row if couplings.types[0].ndim == 2 else _add_to_neighbors
+    return _add_row if couplings.instance_class is Rows else _add_to_neighbors
 
 
 def _add_row(couplings, fields, place, step):
-    rows, second_rows, target = couplings
-    n_rows = rows.shape[0]
-    if place < n_rows:
-        _add_scaled(fields, target, rows, place, step)
+    if place < couplings.n_first:
+        size = couplings.first_size
+        _add_scaled(fields, couplings.target, couplings.first, place * size, size, step)
     else:
-        _add_scaled(fields, 0, second_rows, place - n_rows, step)
+        size = couplings.other_size
+        _add_scaled(fields, 0, couplings.other, (place - couplings.n_first) * size, size, step)
 
 
 @njit(forceinline=True)
-def _add_scaled(fields, target, rows, row, step):
-    size = rows.shape[1]
-    for first in range(0, size, VECTOR_BYTES // rows.itemsize):
+def _add_scaled(fields, target, rows, start, size, step):
+    for first in range(0, size, n_lanes(load(fields, 0, VECTOR_BYTES))):
         field = load(fields, target + first, VECTOR_BYTES)
-        store(fields, target + first, field + load(rows, row * size + first, VECTOR_BYTES) * step)
+        store(fields, target + first, field + load(rows, start + first, VECTOR_BYTES) * step)
 
 
 def _add_to_neighbors(couplings, fields, place, step):
-    indptr, neighbors, values = couplings
-    for k in range(indptr[place], indptr[place + 1]):
-        fields[neighbors[k]] += values[k] * step
+    for k in range(couplings.starts[place], couplings.starts[place + 1]):
+        fields[couplings.places[k]] += couplings.values[k] * step
 
 
 @njit
 def refresh(network, scale):
     """Compute all fields anew."""
-    network.fields[:] = network.bias
-    for place in range(network.place_of.size):
+    for place in range(network.n_padded):
+        network.fields[place] = network.bias[place]
+    for place in range(network.n):
         if network.clocks[place] > 0:
             spread(network.couplings, network.fields, place, scale)
 

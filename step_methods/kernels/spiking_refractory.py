@@ -28,6 +28,7 @@ from numba.extending import overload
 from step_methods.kernels.pairwise_noise import log, thresholds
 from step_methods.kernels.random import VECTOR_BYTES, Stream
 from step_methods.kernels.simd import choose, fill, load, mask_to_int, n_lanes, pointer_to, store, widen
+from step_methods.kernels.spiking_network import width
 from step_methods.kernels.units import Forced, exp, sigmoid
 
 # mypy: disable-error-code="no-untyped-def"
@@ -58,7 +59,7 @@ def refractory_period(tau, g):
 def _refractory_period(tau, g):
     if isinstance(g, types.NoneType):
         return lambda tau, g: Absolute(tau)
-    return lambda tau, g: Relative(tau, g)
+    return lambda tau, g: Relative(tau, pointer_to(g, 0, g))
 
 
 # --- who may fire -----------------------------------------------------------------------------------------------------
@@ -80,7 +81,7 @@ def _may_fire(source, refractory, network, first):
 
 def _may_fire_relative(source, refractory, network, first):
     lanes = np.uint64(0)
-    for lane in range(VECTOR_BYTES // network.clocks.itemsize):
+    for lane in range(width(network)):
         if refractory.g[np.int64(network.clocks[first + lane])] > 0:
             lanes |= np.uint64(1) << np.uint64(lane)
     return lanes

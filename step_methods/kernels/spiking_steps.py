@@ -28,7 +28,7 @@ from step_methods.kernels.simd import (
     store,
     to_float,
 )
-from step_methods.kernels.spiking_network import Network, enter, leave, refresh, spread
+from step_methods.kernels.spiking_network import enter, leave, open_network, refresh, spread, width
 from step_methods.kernels.spiking_refractory import limits, may_fire, note, refractory_period, sharpen
 from step_methods.kernels.units import Forced
 
@@ -89,13 +89,18 @@ def _update_in_turn(network, scale, first, lanes, able, is_on, stays_on, limit):
 
 
 @njit(forceinline=True)
+def _list_of(counts, units, times):
+    return pointer_to(counts, 0, counts), units.size, pointer_to(units, 0, units), pointer_to(times, 0, times)
+
+
+@njit(forceinline=True)
 def _record(spikes, n_spikes, network, first, fired, step):
     """Count and list those who fired; return how many spikes there are now."""
-    counts, units, times = spikes
+    counts, capacity, units, times = spikes
     while fired:
         unit = network.unit_at[first + np.int64(lowest_bit(fired))]
         counts[unit] += 1
-        if n_spikes < units.size:
+        if n_spikes < capacity:
             units[n_spikes] = unit
             times[n_spikes] = step
         n_spikes += 1
@@ -106,9 +111,9 @@ def _record(spikes, n_spikes, network, first, fired, step):
 @njit(forceinline=True)
 def _update_range(source, index, network, refractory, scale, start, stop, spikes, n_spikes, step):
     """Update the neurons from place `start` to `stop`; return the numbers of spikes and decisions made until now."""
-    width = VECTOR_BYTES // network.fields.itemsize
-    for first in range(start // width * width, stop, width):
-        lanes = _lanes_between(first, start, stop, width)
+    n_lanes = width(network)
+    for first in range(start // n_lanes * n_lanes, stop, n_lanes):
+        lanes = _lanes_between(first, start, stop, n_lanes)
         field = load(network.fields, first, VECTOR_BYTES)
         able = may_fire(source, refractory, network, first) & lanes
         limit, source = limits(source, index, network, field, able)
@@ -121,9 +126,9 @@ def _update_range(source, index, network, refractory, scale, start, stop, spikes
 @njit(forceinline=True)
 def _update_picks(source, network, refractory, scale, spikes, n_spikes, step):
     """Update as many neurons as there are, each picked at random from all of them."""
-    n = network.place_of.size
+    n = network.n
     like = load(network.fields, 0, VECTOR_BYTES)
-    width = VECTOR_BYTES // network.fields.itemsize
+    n_lanes = width(network)
     picks = pointer_to(network.scratch, 0, np.float64)
     noise = pointer_to(network.scratch, LANES, like)
     for done in range(0, n, LANES):
@@ -133,7 +138,7 @@ def _update_picks(source, network, refractory, scale, spikes, n_spikes, step):
         store(noise, 0, limit)
         for i in range(min(LANES, n - done)):
             place = min(np.int64(picks[i]), n - 1)
-            first = place // width * width
+            first = place // n_lanes * n_lanes
             lanes = np.uint64(1) << np.uint64(place - first)
             fired = _update_group(source, 0, network, refractory, scale, first, lanes, fill(like, noise[i]))
             n_spikes = _record(spikes, n_spikes, network, first, fired, step)
@@ -142,7 +147,7 @@ def _update_picks(source, network, refractory, scale, spikes, n_spikes, step):
 
 @njit
 def _run(source, network, refractory, scale, n_steps, is_random, fresh_steps, spikes):
-    n = network.place_of.size
+    n = network.n
     n_spikes = 0
     for step in range(n_steps):
         if step % fresh_steps == 0:
@@ -162,11 +167,11 @@ def run_steps(prepared, clocks, bias, scale, tau, g, n_steps, is_random, fresh_s
 
     Fields are computed anew after every `fresh_steps` steps, before the rounding of their changes adds up.
     """
-    network = Network(*prepared)
+    network = open_network(prepared)
     refractory = refractory_period(tau, g)
     enter(network, clocks, bias, math.log(tau))
     n_spikes, stream = _run(
-        open_stream(state), network, refractory, scale, n_steps, is_random, fresh_steps, (counts, units, times)
+        open_stream(state), network, refractory, scale, n_steps, is_random, fresh_steps, _list_of(counts, units, times)
     )
     close_stream(stream)
     leave(network, clocks)
@@ -174,15 +179,14 @@ def run_steps(prepared, clocks, bias, scale, tau, g, n_steps, is_random, fresh_s
 
 
 @kernel
-def force_steps(prepared, clocks, bias, scale, tau, g, start, stop, bits, probabilities):
+def force_steps(prepared, clocks, bias, scale, tau, g, start, stop, counts, bits, probabilities):
     """`run_steps`, once for the neurons from place `start` to `stop`, in turn, with forced decisions."""
-    network = Network(*prepared)
+    network = open_network(prepared)
     refractory = refractory_period(tau, g)
     enter(network, clocks, bias, math.log(tau))
     refresh(network, scale)
-    no_list = clocks[:0]
-    spikes = (np.zeros(clocks.size, np.int64), no_list, no_list)
     source = Forced(bits, probabilities)
+    spikes = _list_of(counts, clocks[:0], clocks[:0])
     _, n_decisions, _ = _update_range(source, 0, network, refractory, scale, start, stop, spikes, 0, 0)
     leave(network, clocks)
     return n_decisions
