@@ -17,7 +17,7 @@ from pm_neural.distributions import (
     Lattice,
     lattice,
 )
-from step_methods import SGLD, BlockGibbs, Langevin
+from step_methods import SGLD, BlockGibbs, Langevin, NeuralSampling
 
 if _TYPE_CHECKING:
     from pm_neural import datasets, diagnostics, plots, training
@@ -35,6 +35,7 @@ __all__ = [
     "Ising",
     "Langevin",
     "Lattice",
+    "NeuralSampling",
     "datasets",
     "diagnostics",
     "lattice",

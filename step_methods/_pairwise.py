@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -13,7 +14,6 @@ from step_methods._blocks import check_independent, numbers_of_blocks, places_of
 from step_methods._restricted import Decisions, Scan, Units
 from step_methods.evidence import Evidence
 from step_methods.kernels.pairwise import (
-    PreparedPairwise,
     energy_pairwise,
     order_of_decisions,
     prepare_blocks,
@@ -61,7 +61,7 @@ class _Field:
     bits: np.ndarray
     free: np.ndarray
     places: slice
-    network: PreparedPairwise
+    network: Any
     numbers: np.ndarray
     own_number: np.ndarray
     from_clamped: np.ndarray
@@ -239,7 +239,7 @@ class PairwiseSampler:
         n_units = self._row_sums.size
         numbers = self._number_blocks(free)
         values, free = values.reshape(-1, n_units), free.reshape(-1, n_units)
-        prepared: dict[bytes, PreparedPairwise] = {}
+        prepared: dict[bytes, Any] = {}
         fields = []
         stop = 0
         for field_values, field_free, field_numbers in zip(values, free, numbers.reshape(free.shape), strict=True):
@@ -285,7 +285,8 @@ class PairwiseSampler:
                 field_numbers[field_free] = color_units(csr_array(self._couplings[field_free][:, field_free]))
         return numbers
 
-    def _prepare(self, couplings: csr_array, own_numbers: np.ndarray) -> PreparedPairwise:
+    def _prepare(self, couplings: csr_array, own_numbers: np.ndarray) -> Any:
+        """Arrange the couplings between free units as the kernels of the sampler want them."""
         if self._blocks is None and not self._in_random_order:
             return prepare_pairwise(couplings)
         one_by_one = np.array_equal(own_numbers, np.arange(own_numbers.size))

@@ -138,6 +138,8 @@ class Machine:
         Its couplings and biases, as the kernels want them; None until they are read.
     rbm : tuple or None
         The same with the evidence on its units in the biases; the same object if there is none.
+    parameters : tuple of ndarray
+        The couplings and biases of `rbm`, as plain arrays.
     blocks : _Blocks or None
         How its units are updated where a user gave blocks.
     clamped_energy : float
@@ -153,6 +155,7 @@ class Machine:
     hidden: slice
     plain: PreparedRBM | None = None
     rbm: PreparedRBM | None = None
+    parameters: tuple[np.ndarray, ...] = ()
     blocks: _Blocks | None = None
     clamped_energy: float = 0.0
 
@@ -503,11 +506,13 @@ def _set_parameters(
             machine.plain = _put(machine.plain, own_W, own_a, own_b, tables=tables_for_energy)
         if no_evidence and machine.blocks is None:
             machine.rbm = machine.plain
+            machine.parameters = own_W, own_a, own_b
             continue
         if visible_logits is not None:
             own_a = (own_a + visible_logits[machine.visible]).astype(own_a.dtype)
         if hidden_logits is not None:
             own_b = (own_b + hidden_logits[machine.hidden]).astype(own_b.dtype)
+        machine.parameters = own_W, own_a, own_b
         if machine.blocks is None:
             machine.rbm = _put(machine.rbm, own_W, own_a, own_b, tables=tables)
         else:

@@ -36,7 +36,7 @@ from pytensor.tensor.subtensor import (
 
 from step_methods.network import evaluate, random_inputs
 
-__all__ = ["Evidence", "check_full_data"]
+__all__ = ["Evidence", "MixedUnitsError", "check_full_data"]
 
 # Operations that only move elements about, and which of their inputs the elements come from; the others are shapes and
 # indices.
@@ -55,6 +55,10 @@ _MOVING = {
 }
 
 _NO_UNIT = -1
+
+
+class MixedUnitsError(ValueError):
+    """A term of a model joins several units, so that they are not independent given it."""
 
 
 class Evidence:
@@ -76,7 +80,9 @@ class Evidence:
     Raises
     ------
     ValueError
-        If an element of a term depends on more than one unit, or if that cannot be told.
+        If a term sees a minibatch.
+    MixedUnitsError
+        A ValueError: if an element of a term depends on more than one unit, or if that cannot be told.
 
     Attributes
     ----------
@@ -201,11 +207,12 @@ class _UnitsOf:
         try:
             labels = self._label(term)
         except _Mixed as mixed:
-            raise ValueError(
+            raise MixedUnitsError(
                 f"the term {name!r} of the model may depend on several units at once (through {mixed}): this step "
                 "method takes terms in which each element depends on one unit, through element-wise operations, "
-                "constant indices and sums over other axes. Sample 0/1 variables with pymc.BinaryGibbsMetropolis "
-                "instead"
+                "constant indices and sums over other axes. Use NeuralSampling (tau=1 is Gibbs sampling), which "
+                "samples such variables through the compiled log-probability, or for 0/1 units "
+                "pymc.BinaryGibbsMetropolis"
             ) from None
         return np.full(self._value(term).shape, _NO_UNIT) if labels is None else labels
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -9,8 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import softmax
-
-from pm_neural.diagnostics.enumeration import enumerate_states
 
 if TYPE_CHECKING:
     from pymc.model import Model
@@ -27,6 +26,8 @@ __all__ = [
 ]
 
 MAX_UNITS = 12
+MAX_STATES = 1 << MAX_UNITS
+_COUNTERS = "{}__refractory"
 # Probabilities that differ by more than this are not computed alike in float64.
 _DOUBLE_ROUNDING = 1e-13
 
@@ -37,6 +38,8 @@ type Point = Mapping[str, np.ndarray]
 class UnitStates:
     """All joint states of the units of a few value variables, at fixed values of all others.
 
+    The state of a spiking neuron is its refractory counter, 0..tau, and its unit has the low value where that is 0.
+
     Attributes
     ----------
     point : dict
@@ -46,29 +49,47 @@ class UnitStates:
     values : tuple of tuple of int
         The low and the high value of each variable's units.
     states : ndarray of int64, shape (n_states, n_units)
-        In the order of ``itertools.product``, low values first.
+        In the order of ``itertools.product``, low values first. Counters instead of values for spiking neurons.
+    periods : dict
+        The refractory periods of the variables whose units are spiking neurons, by name.
     """
 
     point: dict[str, np.ndarray]
     names: tuple[str, ...]
     values: tuple[tuple[int, int], ...]
     states: np.ndarray
+    periods: dict[str, int]
     _index: dict[bytes, int]
 
     @classmethod
-    def make(cls, point: dict[str, np.ndarray], values: Mapping[str, tuple[int, int]]) -> UnitStates:
+    def make(
+        cls,
+        point: dict[str, np.ndarray],
+        values: Mapping[str, tuple[int, int]],
+        periods: Mapping[str, int] | None = None,
+    ) -> UnitStates:
         """List the states of the named variables, whose units have the given low and high values."""
-        sizes = [point[name].size for name in values]
-        n_units = sum(sizes)
-        if not 1 <= n_units <= MAX_UNITS:
+        own_periods = {name: tau for name, tau in (periods or {}).items() if name in values}
+        levels = {name: range(own_periods[name] + 1) if name in own_periods else pair for name, pair in values.items()}
+        of_units = [levels[name] for name in values for _ in range(point[name].size)]
+        n_states = math.prod(map(len, of_units))
+        if not of_units or n_states > MAX_STATES:
             raise ValueError(
-                f"vars must have between 1 and {MAX_UNITS} units, which have at most {2**MAX_UNITS} states, got "
-                f"{n_units} units"
+                f"vars must have between 1 and {MAX_UNITS} units and at most {MAX_STATES} states, got {len(of_units)} "
+                f"units with {n_states} states" + (", refractory counters included" if own_periods else "")
             )
-        low, high = (np.repeat([pair[side] for pair in values.values()], sizes) for side in (0, 1))
-        states = np.where(enumerate_states(n_units) == 1, high, low).astype(np.int64)
+        states = np.array(list(product(*of_units)), np.int64)
         index = {state.tobytes(): i for i, state in enumerate(states)}
-        return cls(point, tuple(values), tuple(values.values()), states, index)
+        return cls(point, tuple(values), tuple(values.values()), states, own_periods, index)
+
+    @property
+    def log_spread(self) -> np.ndarray:
+        """Log of the part that each state has of the probability of its values, shape (n_states,).
+
+        The counters of neurons that are on are independent, and uniform on 1..tau.
+        """
+        log_tau = [math.log(self.periods.get(name, 1)) for name in self.names for _ in range(self.point[name].size)]
+        return -np.where(self.states > 0, log_tau, 0.0).sum(axis=1)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -76,13 +97,17 @@ class UnitStates:
         return tuple(label for name in self.names for label in unit_labels(name, self.point[name].shape))
 
     def point_at(self, state: int) -> dict[str, np.ndarray]:
-        """Return the point of the model whose units are in a state."""
+        """Return the point of the model whose units are in a state; with their counters, if they have some."""
         point = dict(self.point)
         start = 0
-        for name in self.names:
+        for name, (low, high) in zip(self.names, self.values, strict=True):
             old = self.point[name]
             stop = start + old.size
-            point[name] = self.states[state, start:stop].reshape(old.shape).astype(old.dtype)
+            units = self.states[state, start:stop].reshape(old.shape)
+            if name in self.periods:
+                point[_COUNTERS.format(name)] = units.copy()
+                units = np.where(units > 0, high, low)
+            point[name] = units.astype(old.dtype)
             start = stop
         return point
 
@@ -103,7 +128,8 @@ class UnitStates:
 
     def index_of_point(self, point: Point) -> int:
         """Return the number of the state that the units have at a point of the model."""
-        return self.index_of(np.concatenate([np.ravel(point[name]) for name in self.names]))
+        keys = [_COUNTERS.format(name) if name in self.periods else name for name in self.names]
+        return self.index_of(np.concatenate([np.ravel(point[key]) for key in keys]))
 
 
 def unit_labels(name: str, shape: tuple[int, ...]) -> Iterator[str]:
@@ -132,15 +158,20 @@ def complete_point(model: Model, point: Point | None) -> dict[str, np.ndarray]:
     return initial
 
 
-def units_of(model: Model, value_vars: Sequence[Variable], point: dict[str, np.ndarray]) -> UnitStates:
-    """List the states of variables of a model, at a complete point of it.
+def units_of(
+    model: Model,
+    value_vars: Sequence[Variable],
+    point: dict[str, np.ndarray],
+    periods: Mapping[str, int] | None = None,
+) -> UnitStates:
+    """List the states of variables of a model, at a complete point of it, given the refractory periods of some.
 
     Raises
     ------
     ValueError
         If a variable is not known to have two values, or there are too many units.
     """
-    return UnitStates.make(point, {var.name: _two_values(model.values_to_rvs[var]) for var in value_vars})
+    return UnitStates.make(point, {var.name: _two_values(model.values_to_rvs[var]) for var in value_vars}, periods)
 
 
 def _two_values(rv: Variable) -> tuple[int, int]:
@@ -220,4 +251,7 @@ def _evaluate(model: Model, units: UnitStates, logp: Variable) -> np.ndarray:
     # Compiled in milliseconds, with the rewrites that keep extreme values from overflowing.
     mode = Mode(linker="py", optimizer="fast_run")
     function = model.compile_fn(logp, inputs=model.value_vars, mode=mode, on_unused_input="ignore")
-    return np.array([function(units.point_at(i)) for i in range(len(units.states))], np.float64)
+    names = [var.name for var in model.value_vars]
+    points = (units.point_at(i) for i in range(len(units.states)))
+    logps = np.array([function({name: point[name] for name in names}) for point in points], np.float64)
+    return logps + units.log_spread

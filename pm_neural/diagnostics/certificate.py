@@ -36,6 +36,8 @@ _NEVER = 1e-290
 # The average over all orders of n units takes time of order 8ⁿ.
 MAX_UNITS_RANDOM_ORDER = 10
 _ROWS_AT_A_TIME = 16
+# What step methods call the number of their sweeps between two draws.
+_SWEEPS_PER_DRAW = ("sweeps_per_draw", "steps_per_draw")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +51,8 @@ class TransitionMatrix:
     matrix : ndarray, shape (n_states, n_states)
         T[i, j], the probability of state j after a step from state i.
     states : ndarray of int64, shape (n_states, n_units)
-        The states, in the order of ``itertools.product`` with the low value first: the last unit changes fastest.
+        The states, in the order of ``itertools.product`` with the low value first: the last unit changes fastest. For
+        spiking neurons (`NeuralSampling`) their refractory counters, 0 to tau, of which 0 is off.
     units : tuple of str
         Names of the units, the columns of `states`: those of the step's variables, in their order.
     """
@@ -86,7 +89,7 @@ class Certificate:
     transition : TransitionMatrix
         T on all states. A state that is impossible stays where it is.
     probabilities : ndarray, shape (n_states,)
-        p.
+        p; for spiking neurons on their counters, uniform on 1..tau for a neuron that is on.
     """
 
     step: str
@@ -167,6 +170,10 @@ def transition_matrix(step: Any, point: Point | None = None) -> TransitionMatrix
 
     Notes
     -----
+    Auxiliary hidden neurons of `NeuralSampling` are drawn from p(h | v) at the beginning of the step, and summed out,
+    as they are after another step has changed v; while they persist, the kernel is the one that runs with `HiddenUnits`
+    in the model. In continuous time there is no matrix.
+
     A step that makes n decisions is run 2ⁿ times from each state, some 15 µs each. A step that can be forced stage by
     stage is: the matrices T_k of its n stages are computed one by one, and the matrix of a sweep is their product
     T_0 T_1 ... in a fixed order, and (mean T_k)ⁿ if a sweep is n independent uniform picks of stages. Of a step with
@@ -285,7 +292,7 @@ def _read(step: Any, point: Point | None) -> tuple[_MatrixOf, Model, UnitStates]
         )
     # PyMC keeps what a step was made with for pickling, the model always among it.
     model: Model = step.__getnewargs_ex__()[1]["model"]
-    units = units_of(model, step.vars, complete_point(model, point))
+    units = units_of(model, step.vars, complete_point(model, point), getattr(step, "refractory_periods", None))
     step = copy(step)
     step.stop_tuning()
     if forced_matrix is not None:
@@ -326,10 +333,11 @@ def _sweeps_matrix(
     one_sweep: Callable[[Any, UnitStates, np.ndarray], np.ndarray], step: Any, units: UnitStates, starts: np.ndarray
 ) -> np.ndarray:
     """Raise the matrix of one sweep to the power of the sweeps of a draw."""
-    n_sweeps = getattr(step, "sweeps_per_draw", 1)
+    option = next((name for name in _SWEEPS_PER_DRAW if hasattr(step, name)), "")
+    n_sweeps = getattr(step, option, 1)
     if n_sweeps > 1:
         arguments, options = step.__getnewargs_ex__()
-        step = type(step)(*arguments, **{**options, "sweeps_per_draw": 1})
+        step = type(step)(*arguments, **{**options, option: 1})
     # As a chain would start it, with the shared data of now.
     step.setup_chain(np.random.default_rng(0), tune=0, draws=1)
     return np.linalg.matrix_power(one_sweep(step, units, starts), n_sweeps)

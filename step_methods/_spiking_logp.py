@@ -1,0 +1,348 @@
+"""Spiking neurons for two-valued variables of any model, through its compiled log-probability."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pytensor.tensor as pt
+from pymc.model import Model
+from pymc.pytensorf import compile as compile_pymc
+from pytensor.graph.basic import Variable
+from pytensor.graph.replace import graph_replace, vectorize_graph
+from pytensor.graph.traversal import ancestors
+
+from step_methods._refractory import Chance, Decisions, Dynamics, Forced, firing_probability, renew
+from step_methods._restricted import Units
+from step_methods._spiking import Recorder
+from step_methods.evidence import check_full_data
+
+__all__ = ["SpikingLogp"]
+
+
+class _Gains:
+    """What the log-probability gains when a unit of one variable goes from its low to its high value.
+
+    There are two compiled functions for it: one evaluates the terms for one unit, at both values; the other for all
+    units at once, at the present state and with each unit flipped.
+
+    Parameters
+    ----------
+    model : Model
+    value : Variable
+        The units.
+    values : tuple of int
+        Their low and their high value.
+    terms : sequence of Variable
+        Random variables and potentials, those that depend on the units.
+    point : mapping
+        A point of the model, for shapes.
+    tau : float
+    compile_kwargs : mapping, optional
+
+    Attributes
+    ----------
+    all_at_once : bool
+        Which of the two functions is used. With the first, a step needs an evaluation for every neuron that is not
+        refractory, with the second one whenever a neuron has switched; the times of both are measured here.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        value: Variable,
+        values: tuple[int, int],
+        terms: Sequence[Variable],
+        point: Mapping[str, np.ndarray],
+        tau: float,
+        compile_kwargs: Mapping[str, Any] | None,
+    ):
+        self._name = str(value.name)
+        self._low, self._high = values
+        logp = pt.add(*(term.sum() for term in model.logp(vars=list(terms), sum=False)))
+        self._inputs = [var for var in model.value_vars if var in set(ancestors([logp])) and var is not value]
+        options = dict(compile_kwargs or {})
+        self.input_names = [self._name, *(str(var.name) for var in self._inputs)]
+        self._one = self._compile_one(logp, value, options)
+        self._all = self._compile_all(logp, value, options)
+        n_units = point[self._name].size
+        seconds_one, seconds_all = _seconds(lambda: self.of_one(point, 0)), _seconds(lambda: self.of_all(point))
+        switches = 2 * n_units / (tau + 1)
+        self.all_at_once = seconds_all * (1 + switches) < seconds_one * n_units
+
+    def _compile_one(self, logp: Variable, value: Variable, options: dict[str, Any]) -> Callable:
+        unit = pt.lscalar("unit")
+        both = [
+            graph_replace([logp], {value: pt.set_subtensor(value.ravel()[unit], level).reshape(value.shape)})[0]
+            for level in (self._low, self._high)
+        ]
+        return _compiled([unit, value, *self._inputs], both, options)
+
+    def _compile_all(self, logp: Variable, value: Variable, options: dict[str, Any]) -> Callable:
+        states = pt.tensor("states", dtype=value.dtype, shape=(None, *value.type.shape))
+        return _compiled([states, *self._inputs], [vectorize_graph([logp], {value: states})[0]], options)
+
+    def of_one(self, point: Mapping[str, np.ndarray], unit: int) -> float:
+        """Return the gain of one unit; NaN if the model excludes both values."""
+        low, high = self._one(np.array(unit), point[self._name], *(point[var.name] for var in self._inputs))
+        return float(high) - float(low)
+
+    def of_all(self, point: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the gains of all units, shape (n_units,)."""
+        now = point[self._name]
+        states = np.repeat(now[None], now.size + 1, axis=0)
+        flat = states.reshape(now.size + 1, -1)
+        units = np.arange(now.size)
+        flat[units + 1, units] = self._low + self._high - now.ravel()
+        (logp,) = self._all(states, *(point[var.name] for var in self._inputs))
+        with np.errstate(invalid="ignore"):
+            gains = logp[1:] - logp[0]
+        return np.where(now.ravel() == self._low, gains, -gains)
+
+
+def _compiled(inputs: Sequence[Variable], outputs: Sequence[Variable], options: Mapping[str, Any]) -> Callable:
+    function = compile_pymc(list(inputs), list(outputs), on_unused_input="ignore", **options)
+    function.trust_input = True
+    return function
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    """Return the time of a call, the shortest of a few."""
+    times = []
+    for _ in range(4):
+        start = perf_counter()
+        call()
+        times.append(perf_counter() - start)
+    return min(times)
+
+
+class SpikingLogp:
+    """Sample two-valued variables of any model by spiking neurons, one for each unit.
+
+    The logit of a neuron is u_k = log p(z_k = 1, rest) − log p(z_k = 0, rest), from those terms of the model that
+    depend on its variable. Its neurons all may interact with each other.
+
+    Parameters
+    ----------
+    model : Model
+    units : mapping
+        The value variables and the low and the high value of their units.
+    point : mapping
+        A point of the model, for shapes.
+    dynamics : Dynamics
+    first_number : mapping
+        The number of the first unit of a variable in a raster, by its name.
+    compile_kwargs : mapping, optional
+
+    Raises
+    ------
+    ValueError
+        If a term sees a minibatch.
+
+    Attributes
+    ----------
+    terms : set of Variable
+        The random variables and potentials that depend on the units.
+    counters : ndarray
+        Of all neurons; empty at the start of a chain.
+    """
+
+    changes = True
+    auxiliary = False
+    n_populations = 1
+
+    def __init__(
+        self,
+        model: Model,
+        units: Mapping[Variable, tuple[int, int]],
+        point: Mapping[str, np.ndarray],
+        dynamics: Dynamics,
+        first_number: Mapping[str, int],
+        compile_kwargs: Mapping[str, Any] | None,
+    ):
+        self.dynamics = dynamics
+        self.updated = [str(value.name) for value in units]
+        self._values = {str(value.name): values for value, values in units.items()}
+        terms = _dependent_terms(model, list(units))
+        self.terms = {term for own_terms in terms.values() for term in own_terms}
+        check_full_data(list(self.terms))
+        self._gains = {
+            str(value.name): _Gains(model, value, values, terms[value], point, dynamics.tau, compile_kwargs)
+            for value, values in units.items()
+        }
+        logp = pt.add(*(term.sum() for term in model.logp(vars=list(self.terms), sum=False)))
+        inputs = [var for var in model.value_vars if var in set(ancestors([logp]))]
+        self._logp = _compiled(inputs, [logp], dict(compile_kwargs or {}))
+        self._logp_inputs = [str(var.name) for var in inputs]
+        self.conditioned_on = list(
+            dict.fromkeys([*self._logp_inputs, *(name for gains in self._gains.values() for name in gains.input_names)])
+        )
+        self._neurons = [(name, unit) for name in self.updated for unit in range(point[name].size)]
+        self._numbers = np.array([first_number[name] + unit for name, unit in self._neurons], np.int32)
+        self.counters = np.empty(0)
+        self._point: dict[str, np.ndarray] = {}
+        self._known: dict[str, np.ndarray] = {}
+
+    @property
+    def all_at_once(self) -> dict[str, bool]:
+        """Whether the logits of a variable's neurons are computed all at once."""
+        return {name: gains.all_at_once for name, gains in self._gains.items()}
+
+    @property
+    def n_neurons(self) -> int:
+        """Number of neurons."""
+        return len(self._neurons)
+
+    @property
+    def n_stages(self) -> int:
+        """Number of stages of a step: one a neuron."""
+        return len(self._neurons)
+
+    @property
+    def state(self) -> Any:
+        """What is carried from draw to draw."""
+        return self.counters
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        self.counters = state
+
+    def start(self) -> None:
+        """Forget, at the start of a chain, the state of the last one."""
+        self.counters = np.empty(0)
+
+    def read(self, point: Mapping[str, np.ndarray]) -> None:
+        """Take the values of all variables that the logits depend on."""
+        self._point = {name: np.asarray(point[name]) for name in self.conditioned_on}
+        self._point.update({name: self._point[name].copy() for name in self.updated})
+        self._known = {}
+
+    def spike(
+        self, old: Units, new: Units, duration: float, stream: np.ndarray, source: Decisions, recorder: Recorder
+    ) -> float:
+        """Let the neurons spike for a time; fill in the new units and return minus the log-probability."""
+        assert isinstance(source, Chance)
+        if not self.counters.size:
+            self.counters = self.dynamics.silent(self.n_neurons)
+        ones = np.concatenate([old[name] == self._values[name][1] for name in self.updated])
+        renew(self.counters, ones, self.dynamics, self._logits, source)
+        if self.dynamics.continuous:
+            self._run(duration, source, recorder)
+        else:
+            for time in range(int(duration)):
+                self._step(time, source, recorder)
+        for name in self.updated:
+            new[name][:] = self._point[name].ravel()
+        (logp,) = self._logp(*(self._point[name] for name in self._logp_inputs))
+        return -float(logp)
+
+    def force_stage(self, old: Units, new: Units, counters: Units, stage: int | None, source: Forced) -> None:
+        """Fill in the new units, and change the counters of the units in place, by given decisions."""
+        self.counters = np.concatenate([counters[name] for name in self.updated])
+        if stage is None:
+            self._step(0, source, Recorder(keeps_raster=False))
+        else:
+            self._update(stage, source)
+        start = 0
+        for name in self.updated:
+            new[name][:] = self._point[name].ravel()
+            counters[name][:] = self.counters[start : start + new[name].size]
+            start += new[name].size
+
+    def _step(self, time: int, source: Decisions, recorder: Recorder) -> None:
+        n = self.n_neurons
+        if self.dynamics.order == "random":
+            turns = [source.pick(n) for _ in range(n)]
+        elif self.dynamics.g is None:
+            # Whoever is refractory has no other effect than that time goes by.
+            refractory = self.counters >= 2
+            turns = np.flatnonzero(~refractory).tolist()
+            self.counters[refractory] -= 1
+        else:
+            turns = list(range(n))
+        fired = [k for k in turns if self._update(k, source)]
+        recorder.n_spikes += len(fired)
+        if recorder.keeps_raster:
+            recorder.add(self._numbers[fired], np.full(len(fired), time))
+
+    def _update(self, k: int, source: Decisions) -> bool:
+        """Update one neuron; return whether it fired."""
+        counter = int(self.counters[k])
+        tau, g = self.dynamics.tau, self.dynamics.g
+        readiness = float(counter <= 1) if g is None else float(g[counter])
+        fires = readiness > 0 and source.decide(readiness * firing_probability(self._logit(k), tau, g))
+        new_counter = int(tau) if fires else max(counter - 1, 0)
+        self.counters[k] = new_counter
+        if (new_counter > 0) != (counter > 0):
+            self._switch(k, new_counter > 0)
+        return fires
+
+    def _run(self, duration: float, source: Chance, recorder: Recorder) -> None:
+        """Let time pass continuously, from one event to the next."""
+        time = 0.0
+        fired: list[int] = []
+        times: list[float] = []
+        residual = self.counters
+        while True:
+            on = residual > 0
+            off = np.flatnonzero(~on)
+            u = np.array([self._logit(k) for k in off.tolist()])
+            with np.errstate(over="ignore"):
+                rates = np.exp(u)
+            total = rates.sum()
+            certain = np.isinf(rates)
+            wait = 0.0 if certain.any() else source.rng.exponential() / total if total > 0 else np.inf
+            next_off = residual[on].min(initial=np.inf)
+            left = duration - time
+            if min(wait, next_off) > left:
+                residual[on] -= left
+                break
+            time += min(wait, next_off)
+            residual[on] -= min(wait, next_off)
+            if wait < next_off:
+                k = int(off[certain][0] if certain.any() else source.rng.choice(off, p=rates / total))
+                residual[k] = 1.0
+                self._switch(k, True)
+                fired.append(k)
+                times.append(time)
+            else:
+                ended = on & (residual <= 0)
+                residual[ended] = 0.0
+                for k in np.flatnonzero(ended).tolist():
+                    self._switch(k, False)
+        recorder.n_spikes += len(fired)
+        if recorder.keeps_raster:
+            recorder.add(self._numbers[fired], np.array(times))
+
+    def _switch(self, k: int, on: bool) -> None:
+        name, unit = self._neurons[k]
+        self._point[name].reshape(-1)[unit] = self._values[name][on]
+        self._known = {}
+
+    def _logit(self, k: int) -> float:
+        name, unit = self._neurons[k]
+        gains = self._gains[name]
+        if gains.all_at_once:
+            if name not in self._known:
+                self._known[name] = gains.of_all(self._point)
+            u = float(self._known[name][unit])
+        else:
+            u = gains.of_one(self._point, unit)
+        if np.isnan(u):
+            raise ValueError(
+                f"the model gives neither value of unit {unit} of {name!r} a probability, or one that is not a number, "
+                "given the other units"
+            )
+        return u
+
+    def _logits(self) -> np.ndarray:
+        return np.array([self._logit(k) for k in range(self.n_neurons)])
+
+
+def _dependent_terms(model: Model, values: Sequence[Variable]) -> dict[Variable, list[Variable]]:
+    """Return the random variables and potentials whose log-probabilities depend on each of some value variables."""
+    terms = [*model.basic_RVs, *model.potentials]
+    above = [set(ancestors([logp])) for logp in model.logp(vars=terms, sum=False)]
+    return {value: [term for term, nodes in zip(terms, above, strict=True) if value in nodes] for value in values}
