@@ -1,8 +1,8 @@
 """What networks of spiking neurons are made of, and how the fields follow a neuron that switches.
 
-Neurons have places, in the order in which they are updated. In vectors from there on are kept their biases, their
-fields u = bias + scale J z and their clocks: what is left of the time that a neuron is on, 0 if it is off. Only a neuron
-that switches changes the fields of others. Its couplings are
+Neurons have places, in the order in which they are updated. Kept in this order are their biases, their fields u = bias
++ scale J z and their clocks: what is left of the time that a neuron is on, 0 if it is off. Only a neuron that switches
+changes the fields of others. Its couplings are
 
 - a row over a contiguous range of places: all of a dense network, or the other layer of a restricted one; or
 - a list of neighbors.
@@ -20,6 +20,12 @@ from step_methods.kernels.random import LANES, VECTOR_BYTES
 from step_methods.kernels.simd import load, n_lanes, pointer_to, store
 
 # mypy: disable-error-code="no-untyped-def"
+
+# Rows of scratch memory, of float64 for as many neurons as a vector can have: for picks and their noise, and for what
+# is looked up for the neurons of a group.
+SCRATCH_ROW = VECTOR_BYTES // 4
+_SCRATCH_ROWS = 3
+PICKS, NOISE, LOOKED_UP = 0, SCRATCH_ROW, 2 * SCRATCH_ROW
 
 # Plain tuples, because numba takes 2 microseconds more to recognize named ones as arguments.
 type PreparedNetwork = tuple[Any, ...]
@@ -134,7 +140,7 @@ def _network(couplings: tuple[Any, ...], order: np.ndarray) -> PreparedNetwork:
         bias,
         bias.copy(),
         np.zeros(size, dtype),
-        np.zeros(2 * lanes),
+        np.zeros(_SCRATCH_ROWS * SCRATCH_ROW),
         np.zeros(size, dtype),
         sums,
         np.zeros(n),

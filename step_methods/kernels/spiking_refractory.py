@@ -8,8 +8,8 @@ flows between the states,
 .. math:: e^{F(f)} = f \sum_{\eta=1}^{\tau} \prod_{\gamma=1}^{\eta} \frac{1}{1 - g(\gamma) f},
 
 and f(u) is the inverse of F, so that they are exp(u). It is never computed while sampling: a neuron fires where a
-uniform number U < f(u) g(ζ), that is where F(U / g(ζ)) < u. The left side does not depend on the fields and, with g(0) =
-g(1) = 1, is never below logit(U) + log tau, which is thus all that has to be known of most neurons.
+uniform number U < f(u) g(ζ), that is where F(U / g(ζ)) < u. The left side does not depend on the fields. With g(0) =
+g(1) = 1 it is never below logit(U) + log tau, which is thus all that has to be known of most neurons.
 
 References
 ----------
@@ -28,7 +28,7 @@ from numba.extending import overload
 from step_methods.kernels.pairwise_noise import log, thresholds
 from step_methods.kernels.random import VECTOR_BYTES, Stream
 from step_methods.kernels.simd import choose, fill, load, mask_to_int, n_lanes, pointer_to, store, widen
-from step_methods.kernels.spiking_network import width
+from step_methods.kernels.spiking_network import LOOKED_UP, width
 from step_methods.kernels.units import Forced, exp, sigmoid
 
 # mypy: disable-error-code="no-untyped-def"
@@ -124,7 +124,7 @@ def _limits(source, index, network, like, lanes):
 
 
 def _force_limits(source, index, network, like, lanes):
-    scratch = pointer_to(network.scratch, 0, like)
+    scratch = pointer_to(network.scratch, LOOKED_UP, like)
     for lane in range(n_lanes(like)):
         scratch[lane] = np.inf
         if (lanes >> np.uint64(lane)) & np.uint64(1):
@@ -152,7 +152,7 @@ def _sharpen_relative(source, refractory, network, first, limit):
 @njit(forceinline=True)
 def _scaling(refractory, network, first, like):
     """g(ζ) of the neurons from a place on."""
-    scratch = pointer_to(network.scratch, 0, like)
+    scratch = pointer_to(network.scratch, LOOKED_UP, like)
     for lane in range(n_lanes(like)):
         scratch[lane] = refractory.g[np.int64(network.clocks[first + lane])]
     return load(scratch, 0, VECTOR_BYTES)
@@ -174,7 +174,7 @@ def _excitability(logit, scaling, refractory):
         total = total + silent
     # g(1) = 1
     result = log(f) + log(total / (silent * rest)) - math.log(refractory.tau)
-    return choose(0.0 < rest, result, np.inf)
+    return choose(fill(rest, 0.0) < rest, result, np.inf)
 
 
 # --- certificate ------------------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def _note(source, refractory, index, network, first, decided, lanes):
 
 
 def _note_forced(source, refractory, index, network, first, decided, lanes):
-    scratch = pointer_to(network.scratch, 0, np.float64)
+    scratch = pointer_to(network.scratch, LOOKED_UP, np.float64)
     store(scratch, 0, widen(_firing_probability(refractory, network, first, decided)))
     for lane in range(n_lanes(decided)):
         if (lanes >> np.uint64(lane)) & np.uint64(1):

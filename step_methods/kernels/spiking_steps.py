@@ -28,7 +28,7 @@ from step_methods.kernels.simd import (
     store,
     to_float,
 )
-from step_methods.kernels.spiking_network import enter, leave, open_network, refresh, spread, width
+from step_methods.kernels.spiking_network import NOISE, PICKS, enter, leave, open_network, refresh, spread, width
 from step_methods.kernels.spiking_refractory import limits, may_fire, note, refractory_period, sharpen
 from step_methods.kernels.units import Forced
 
@@ -129,8 +129,8 @@ def _update_picks(source, network, refractory, scale, spikes, n_spikes, step):
     n = network.n
     like = load(network.fields, 0, VECTOR_BYTES)
     n_lanes = width(network)
-    picks = pointer_to(network.scratch, 0, np.float64)
-    noise = pointer_to(network.scratch, LANES, like)
+    picks = pointer_to(network.scratch, PICKS, np.float64)
+    noise = pointer_to(network.scratch, NOISE, like)
     for done in range(0, n, LANES):
         words, source = next_words(source)
         store(picks, 0, to_float(words >> 11) * (n * 2.0**-53))
@@ -155,9 +155,7 @@ def _run(source, network, refractory, scale, n_steps, is_random, fresh_steps, sp
         if is_random:
             n_spikes, source = _update_picks(source, network, refractory, scale, spikes, n_spikes, step)
         else:
-            n_spikes, _, source = _update_range(
-                source, 0, network, refractory, scale, 0, n, spikes, n_spikes, step
-            )
+            n_spikes, _, source = _update_range(source, 0, network, refractory, scale, 0, n, spikes, n_spikes, step)
     return n_spikes, source
 
 
