@@ -42,7 +42,7 @@ type PreparedSpiking = tuple[bool, np.ndarray, PreparedNetwork]
 _FRESH_PERIODS = 16
 
 # Measured, in nanoseconds, for a neuron that switches; only their ratio matters.
-_NEIGHBOR, _ROW_ENTRY = 1.0, 0.1
+_NEIGHBOR, _ROW_BYTE = 0.6, 0.018
 _LARGEST_ROWS = 2**28  # bytes
 
 
@@ -71,8 +71,9 @@ def prepare_spiking(J: scipy.sparse.csr_array, order: Order) -> PreparedSpiking:
     places, sizes = np.arange(n), np.ones(n, np.int64)
     if order == "blocks":
         places, sizes = order_by_color(J)
-    rows_are_faster = n * n * _ROW_ENTRY <= J.nnz * _NEIGHBOR
-    prepare = prepare_rows if rows_are_faster and n * n * J.dtype.itemsize <= _LARGEST_ROWS else prepare_neighbors
+    n_bytes = n * n * J.dtype.itemsize
+    rows_are_faster = n_bytes * _ROW_BYTE <= J.nnz * _NEIGHBOR and n_bytes <= _LARGEST_ROWS
+    prepare = prepare_rows if rows_are_faster else prepare_neighbors
     return order == "random", _bounds(sizes), prepare(J, places)
 
 
@@ -104,7 +105,7 @@ def count_stages(network: PreparedSpiking) -> int:
 
 
 def spike_bound(n_neurons: int, n_periods: float) -> int:
-    """The most spikes that so many neurons can fire in so many refractory periods, an absolute period given."""
+    """The most spikes that so many neurons can fire in so many refractory periods, unless these are relative."""
     return n_neurons * (math.ceil(n_periods) + 1)
 
 
