@@ -1,4 +1,4 @@
-"""Pictures that ArviZ does not have: a network's weights, and states of its units, as images.
+"""Pictures that ArviZ does not have: weights and units as images, spikes, membrane potentials, laws of states.
 
 Every function draws into the axes it is given or makes a figure of its own, returns the axes, and
 never shows them. Matplotlib's pyplot is imported on first use.
@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    import xarray as xr
     from matplotlib.axes import Axes
     from numpy.typing import ArrayLike
 
-__all__ = ["units_grid", "weights"]
+    from pm_neural.diagnostics.divergences import StateProbabilities
+    from pm_neural.diagnostics.spikes import SpikeRaster
+
+__all__ = ["refractory_states", "spike_raster", "state_probabilities", "units_grid", "weights"]
 
 
 def weights(
@@ -102,6 +106,179 @@ def units_grid(
     style = {"cmap": "gray_r", "vmin": 0.0, "vmax": 1.0} | kwargs
     images = units.reshape(n_images, units.shape[-1])
     return _draw_images("units", images, image_shape, n_columns, ax, style, gap_color="lightsteelblue")
+
+
+def spike_raster(
+    spikes: xr.DataTree | SpikeRaster,
+    chain: int = 0,
+    *,
+    window: tuple[float, float] | None = None,
+    ax: Axes | None = None,
+    **kwargs: Any,
+) -> Axes:
+    """Draw a mark for each spike, time to the right and one row for each neuron.
+
+    Parameters
+    ----------
+    spikes : DataTree or SpikeRaster
+        From ``pm.sample`` with ``NeuralSampling(..., record_spikes=True)``, or from `diagnostics.spike_raster`.
+    chain : int
+        The chain of a DataTree, by its position.
+    window : (float, float), optional
+        The first and the last time to draw, in steps, or in continuous time in refractory periods; all if not given.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; a new figure if not given.
+    **kwargs
+        Passed on to :meth:`matplotlib.axes.Axes.plot`.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError
+        If no spikes were recorded; if `window` is empty.
+    """
+    import matplotlib.pyplot as plt
+
+    from pm_neural.diagnostics.spikes import SpikeRaster
+    from pm_neural.diagnostics.spikes import spike_raster as read_spikes
+
+    raster = spikes if isinstance(spikes, SpikeRaster) else read_spikes(spikes, chain)
+    start, stop = (0.0, raster.duration) if window is None else window
+    if not start < stop:
+        raise ValueError(f"window must be (start, stop) with start < stop, got {window!r}")
+    seen = (raster.times >= start) & (raster.times <= stop)
+    if ax is None:
+        _, ax = plt.subplots(layout="constrained")
+    style = {"linestyle": "none", "marker": "|", "color": "black", "markersize": 6} | kwargs
+    ax.plot(raster.times[seen], raster.neurons[seen], **style)
+    ax.set(xlim=(start, stop), ylim=(raster.n_neurons - 0.5, -0.5), xlabel="time", ylabel="neuron")
+    return ax
+
+
+def refractory_states(
+    states: ArrayLike,
+    potentials: ArrayLike | None = None,
+    *,
+    labels: Sequence[str] | None = None,
+    ax: Axes | None = None,
+    **kwargs: Any,
+) -> Axes:
+    """Shade the times at which neurons are on, and draw their membrane potentials over them.
+
+    Parameters
+    ----------
+    states : array_like, shape (n_times, n_neurons)
+        0 or 1.
+    potentials : array_like, shape (n_times, n_neurons), optional
+        The logits u; all on one scale, the largest ``|u|`` as high as a row, and a thin line at u = 0.
+    labels : sequence of str, optional
+        Names of the neurons; numbers if not given.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; a new figure if not given.
+    **kwargs
+        Passed on to :meth:`matplotlib.axes.Axes.plot`, for the potentials.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError
+        If the arrays do not fit together, or `states` holds something else than 0 and 1.
+    """
+    import matplotlib.pyplot as plt
+
+    on = np.asarray(states)
+    if on.ndim != 2 or on.size == 0:
+        raise ValueError(f"states must have shape (n_times, n_neurons), got {on.shape}")
+    if not np.isin(on, (0, 1)).all():
+        raise ValueError(f"states must be 0 or 1 everywhere, got values {np.unique(on)[:5]}")
+    n_times, n_neurons = on.shape
+    if labels is not None and len(labels) != n_neurons:
+        raise ValueError(f"labels must name {n_neurons} neurons, got {len(labels)}")
+    if ax is None:
+        _, ax = plt.subplots(layout="constrained")
+    time = np.arange(n_times)
+    for neuron in range(n_neurons):
+        ax.fill_between(
+            time, neuron - 0.4, neuron + 0.4, where=on[:, neuron] == 1, step="mid", color="lightsteelblue", linewidth=0
+        )
+    if potentials is not None:
+        u = np.asarray(potentials, dtype=float)
+        if u.shape != on.shape:
+            raise ValueError(f"potentials must have the shape {on.shape} of states, got {u.shape}")
+        scale = 0.4 / (np.abs(u[np.isfinite(u)]).max(initial=0.0) or 1.0)
+        ax.hlines(range(n_neurons), 0, n_times - 1, color="gray", linewidth=0.5)
+        style = {"color": "black", "linewidth": 0.8} | kwargs
+        # Rows are counted downwards, potentials go up.
+        ax.plot(time, np.arange(n_neurons) - scale * u, **style)
+    ax.set(xlim=(0, max(n_times - 1, 1)), ylim=(n_neurons - 0.5, -0.5), xlabel="time", ylabel="neuron")
+    ax.set_yticks(range(n_neurons), labels if labels is not None else [str(k) for k in range(n_neurons)])
+    return ax
+
+
+def state_probabilities(
+    laws: Mapping[str, StateProbabilities | ArrayLike],
+    *,
+    n_largest: int = 32,
+    ax: Axes | None = None,
+    **kwargs: Any,
+) -> Axes:
+    """Draw the probabilities of joint states of units as bars, those of several laws side by side.
+
+    Parameters
+    ----------
+    laws : dict
+        By the names for the legend, `StateProbabilities` or arrays of shape (n_states,), in the order of
+        ``itertools.product``. The first gives the order of the bars, the most probable state first. Bars of sampled
+        ones have their standard error.
+    n_largest : int
+        How many states to draw, at most.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; a new figure if not given.
+    **kwargs
+        Passed on to :meth:`matplotlib.axes.Axes.bar`.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Raises
+    ------
+    ValueError
+        If there are no laws, if they are of different lengths, or not of 2ⁿ states; if `n_largest` is below 1.
+    """
+    import matplotlib.pyplot as plt
+
+    if not laws:
+        raise ValueError("laws must hold at least one law, got none")
+    if n_largest < 1:
+        raise ValueError(f"n_largest must be at least 1, got {n_largest}")
+    values = {name: np.asarray(getattr(law, "probabilities", law), dtype=float) for name, law in laws.items()}
+    first = next(iter(values.values()))
+    n_units = first.size.bit_length() - 1
+    if first.ndim != 1 or first.size != 1 << n_units:
+        raise ValueError(f"laws must be of all 2**n states of n units, got the shape {first.shape}")
+    for name, p in values.items():
+        if p.shape != first.shape:
+            raise ValueError(f"laws must have the same states, got {p.shape} for {name!r} and {first.shape} before")
+    order = np.argsort(-first, kind="stable")[:n_largest]
+    if ax is None:
+        _, ax = plt.subplots(layout="constrained")
+    width = 0.8 / len(values)
+    for k, (name, p) in enumerate(values.items()):
+        errors = getattr(laws[name], "standard_errors", None)
+        style = {"label": name, "error_kw": {"linewidth": 0.8}} | kwargs
+        places = np.arange(order.size) + (k - (len(values) - 1) / 2) * width
+        ax.bar(places, p[order], width, yerr=None if errors is None else errors[order], **style)
+    ax.set_xticks(range(order.size), [f"{state:0{n_units}b}" for state in order], rotation=90)
+    ax.set(xlim=(-0.6, order.size - 0.4), xlabel="state", ylabel="probability")
+    ax.legend()
+    return ax
 
 
 def _draw_images(

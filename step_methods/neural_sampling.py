@@ -196,8 +196,10 @@ class NeuralSampling(BlockedStep):
             raise TypeError(f"record_spikes must be True or False, got {record_spikes!r}")
         self.record_spikes = record_spikes
         if record_spikes:
-            # PyMC reads them off the instance.
-            self.__dict__["stats_dtypes_shapes"] = {**self.stats_dtypes_shapes, "spike_raster": (object, [])}
+            # PyMC reads what to record off the instance: of each statistic its type, and also its shape.
+            raster: dict[str, Any] = {"spike_raster": (object, [])}
+            self.__dict__["stats_dtypes_shapes"] = self.stats_dtypes_shapes | raster
+            self.stats_dtypes = [{name: kind for name, (kind, _) in self.stats_dtypes_shapes.items()}]
         vars = vars if isinstance(vars, Sequence) else [vars]
         free = [free_variable(model, var) for var in vars]
         self.vars = get_value_vars_from_user_vars(list(dict.fromkeys(free)), model)
@@ -309,8 +311,10 @@ class NeuralSampling(BlockedStep):
     def refractory_periods(self) -> dict[str, int]:
         """The refractory period of each variable's neurons, from whose counters its values follow.
 
-        At points that are forced on, the key ``"{name}__refractory"`` holds the counters.
+        At points that are forced on, the key ``"{name}__refractory"`` holds the counters. Empty in continuous time.
         """
+        if self.dynamics.continuous:
+            return {}
         return {value.name: int(self.dynamics.tau) for value in self.vars}
 
     @property

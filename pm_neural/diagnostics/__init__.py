@@ -26,6 +26,7 @@ from pm_neural.diagnostics.partition import (
     log_partition,
 )
 from pm_neural.diagnostics.report import Report, report
+from pm_neural.diagnostics.spikes import SpikeRaster, spike_raster
 
 __all__ = [
     "Certificate",
@@ -34,6 +35,7 @@ __all__ = [
     "LogLikelihood",
     "LogPartition",
     "Report",
+    "SpikeRaster",
     "StateProbabilities",
     "TransitionMatrix",
     "certify",
@@ -49,6 +51,7 @@ __all__ = [
     "relaxation_time",
     "report",
     "spectral_gap",
+    "spike_raster",
     "state_probabilities",
     "stationary_distribution",
     "total_variation",

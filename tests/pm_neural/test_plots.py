@@ -9,6 +9,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from pm_neural import plots
+from pm_neural.diagnostics import SpikeRaster
 
 
 @pytest.fixture(autouse=True)
@@ -91,3 +92,68 @@ def test_bad_input_is_refused(draw, message):
 def test_import_does_not_load_pyplot():
     code = "import sys, pm_neural.plots; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def raster():
+    return SpikeRaster(np.array([0, 2, 1]), np.array([1, 4, 9]), n_neurons=3, duration=10)
+
+
+def test_spike_raster_draws_a_mark_for_each_spike():
+    (marks,) = plots.spike_raster(raster(), window=(0, 5)).get_lines()
+    assert_array_equal(marks.get_xydata(), [[1, 0], [4, 2]])
+    ax = plots.spike_raster(raster(), color="red")
+    assert ax.get_lines()[0].get_color() == "red"
+    assert ax.get_xlim() == (0, 10)
+    with pytest.raises(ValueError, match="window must be"):
+        plots.spike_raster(raster(), window=(5, 5))
+
+
+def test_refractory_states_shades_rows_and_draws_potentials_upwards():
+    states = np.array([[0, 1], [1, 1], [1, 0]])
+    ax = plots.refractory_states(states, [[2.0, -1.0], [0.0, 0.0], [1.0, 1.0]], labels=["a", "b"], color="red")
+    assert len(ax.collections) == 3  # a row each, and the lines at 0
+    first, second = ax.get_lines()
+    np.testing.assert_allclose(first.get_ydata(), [-0.4, 0, -0.2])
+    np.testing.assert_allclose(second.get_ydata(), [1.2, 1, 0.8])
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([0, 1],), r"states must have shape \(n_times, n_neurons\)"),
+        (([[0, 2]],), "states must be 0 or 1 everywhere"),
+        (([[0, 1]], [[1.0]]), r"potentials must have the shape \(1, 2\) of states, got \(1, 1\)"),
+    ],
+)
+def test_refractory_states_refuses(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        plots.refractory_states(*arguments)
+
+
+def test_refractory_states_wants_a_label_for_each_neuron():
+    with pytest.raises(ValueError, match="labels must name 2 neurons, got 1"):
+        plots.refractory_states([[0, 1]], labels=["a"])
+
+
+def test_state_probabilities_sorts_by_the_first_law():
+    ax = plots.state_probabilities({"exact": [0.1, 0.2, 0.4, 0.3], "other": [0.25] * 4}, n_largest=3, alpha=0.5)
+    exact, other = ax.containers
+    np.testing.assert_allclose([bar.get_height() for bar in exact], [0.4, 0.3, 0.2])
+    np.testing.assert_allclose([bar.get_height() for bar in other], [0.25] * 3)
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["10", "11", "01"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["exact", "other"]
+
+
+@pytest.mark.parametrize(
+    ("laws", "options", "message"),
+    [
+        ({}, {}, "laws must hold at least one law"),
+        ({"a": [0.5, 0.5]}, {"n_largest": 0}, "n_largest must be at least 1, got 0"),
+        ({"a": [0.5, 0.3, 0.2]}, {}, r"laws must be of all 2\*\*n states"),
+        ({"a": [0.5, 0.5], "b": [1.0]}, {}, r"laws must have the same states, got \(1,\) for 'b'"),
+    ],
+)
+def test_state_probabilities_refuses(laws, options, message):
+    with pytest.raises(ValueError, match=message):
+        plots.state_probabilities(laws, **options)

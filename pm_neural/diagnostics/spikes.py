@@ -1,0 +1,99 @@
+"""Spike rasters that were recorded while sampling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from step_methods.raster import unpack_spikes
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["SpikeRaster", "spike_raster"]
+
+
+@dataclass(frozen=True, eq=False)
+class SpikeRaster:
+    """The spikes of one chain.
+
+    Attributes
+    ----------
+    neurons : ndarray of int64, shape (n_spikes,)
+        The neuron of each spike, in order of time: numbers as in the step's ``neurons_of``.
+    times : ndarray, shape (n_spikes,)
+        When it fired, since the end of tuning: in steps, or in continuous time in refractory periods.
+    n_neurons : int
+        Auxiliary hidden neurons included, which come last.
+    duration : float
+        The time between the first draw's beginning and the last draw.
+    """
+
+    neurons: np.ndarray = field(repr=False)
+    times: np.ndarray = field(repr=False)
+    n_neurons: int
+    duration: float
+
+    def states(self, tau: int) -> np.ndarray:
+        """Return which neurons are on after each step, those that were on at the beginning left out.
+
+        Parameters
+        ----------
+        tau : int
+            The refractory period.
+
+        Returns
+        -------
+        ndarray of int8, shape (n_steps, n_neurons)
+        """
+        last = np.full((int(self.duration), self.n_neurons), -np.inf)
+        steps = self.times.astype(np.int64)
+        last[steps, self.neurons] = steps
+        last = np.maximum.accumulate(last, axis=0)
+        return (np.arange(len(last))[:, None] - last < tau).astype(np.int8)
+
+
+def spike_raster(idata: xr.DataTree, chain: int = 0, *, sampler: int = 0) -> SpikeRaster:
+    """Read the spikes that ``NeuralSampling(..., record_spikes=True)`` has recorded.
+
+    Parameters
+    ----------
+    idata : DataTree
+        From ``pm.sample``.
+    chain : int
+        The chain, by its position.
+    sampler : int
+        Which step, by its position among the model's `NeuralSampling` steps that record their spikes.
+
+    Returns
+    -------
+    SpikeRaster
+
+    Raises
+    ------
+    ValueError
+        If no spikes were recorded, or the chain or the sampler does not exist.
+    """
+    stats = idata["sample_stats"] if "sample_stats" in idata.children else {}
+    if "spike_raster" not in stats:
+        raise ValueError("idata must hold recorded spikes: sample with NeuralSampling(..., record_spikes=True)")
+    draws = stats["spike_raster"].values
+    if not 0 <= chain < len(draws):
+        raise ValueError(f"chain must be one of the {len(draws)} chains of idata, counted from 0, got {chain}")
+    # With several steps a draw is an object array of vectors, one for each of them.
+    of_chain = draws[chain] if draws.dtype == object else draws[chain][:, None]
+    n_samplers = of_chain.shape[1]
+    if not 0 <= sampler < n_samplers:
+        raise ValueError(
+            f"sampler must be one of {n_samplers} that have recorded spikes, counted from 0, got {sampler}"
+        )
+    spikes = [unpack_spikes(np.asarray(draw[sampler])) for draw in of_chain]
+    duration = spikes[0][3]
+    return SpikeRaster(
+        neurons=np.concatenate([units for units, *_ in spikes]),
+        times=np.concatenate([times + k * duration for k, (_, times, *_) in enumerate(spikes)]),
+        n_neurons=spikes[0][2],
+        duration=duration * len(spikes),
+    )
