@@ -43,15 +43,13 @@ with pm.Model(coords={"digit": [f"1/{2**k}" for k in range(1, 9)]}) as model:
     p = pm.Deterministic("p", pm.math.dot(bits, worth) + worth[-1] / 2)
     pm.Bernoulli("throws", p, observed=throws)
     step = pmn.NeuralSampling([bits], tau=tau, steps_per_draw=tau, record_spikes=True)
-    idata = pm.sample(
-        500 if SHORT else 5000, tune=200, chains=4, cores=1, step=step, random_seed=1, progressbar=False
-    )
+    idata = pm.sample(500 if SHORT else 5000, tune=200, chains=4, cores=1, step=step, random_seed=1, progressbar=False)
 
 # %%
-# The neurons' membrane potentials are :math:`u_k = \log p(z_k = 1, \text{rest}) - \log p(z_k = 0, \text{rest})`, as always. There is no
-# weight matrix to compute them from: neurons that stand for digits of one number interact all together, not in
-# pairs. ``NeuralSampling`` takes them from the log-probability that PyMC compiles for the model, evaluated with the digit on and
-# off.
+# The neurons' membrane potentials are :math:`u_k = \log p(z_k = 1, \text{rest}) - \log p(z_k = 0, \text{rest})`, as
+# always. There is no weight matrix to compute them from: neurons that stand for digits of one number interact all
+# together, not in pairs. ``NeuralSampling`` takes them from the log-probability that PyMC compiles for the model,
+# evaluated with the digit on and off.
 #
 # Against the truth
 # -----------------
@@ -76,9 +74,9 @@ print(f"largest difference of the distribution functions: {largest:.4f}")
 # What the neurons do
 # -------------------
 #
-# The first neuron says whether :math:`p` is above one half. Seven heads in ten make that likely, so it spikes as soon as its
-# refractory period is over, most of the time. The last neuron stands for 1/256, about which ten throws say nothing: its
-# potential is close to zero, and it is on half of the time.
+# The first neuron says whether :math:`p` is above one half. Seven heads in ten make that likely, so it spikes as soon
+# as its refractory period is over, most of the time. The last neuron stands for 1/256, about which ten throws say
+# nothing: its potential is close to zero, and it is on half of the time.
 
 raster = pmn.diagnostics.spike_raster(idata)
 states = raster.states(tau)[1000:1400]
@@ -105,18 +103,22 @@ print("fraction of time on:", dict(zip(model.coords["digit"], raster.states(tau)
 # The price of digits
 # -------------------
 #
-# Binary numbers have cliffs. From 0.0111... to 0.1000... is the smallest of steps for :math:`p`, but all eight neurons would
-# have to switch for it; in between lie states of quite different :math:`p`. So the first digit moves more slowly than the
-# last. A draw here is :math:`\tau` steps after the one before, and ten throws leave much room, so that most draws count:
+# Binary numbers have cliffs. From 0.0111... to 0.1000... is the smallest of steps for :math:`p`, but all eight
+# neurons would have to switch for it; in between lie states of quite different :math:`p`. So the first digit moves
+# more slowly than the last. A draw here is :math:`\tau` steps after the one before, and ten throws leave much room,
+# so that most draws count:
 
 ess = az.ess(idata, var_names=["bits", "p"])
 first, last = (float(ess["bits"].sel(digit=digit)) for digit in ("1/2", "1/256"))
-print(f"{draws.size} draws; effective: {first:.0f} of the first digit, {last:.0f} of the last, {float(ess['p']):.0f} of p")
+print(
+    f"{draws.size} draws; effective: {first:.0f} of the first digit, {last:.0f} of the last, {float(ess['p']):.0f} of p"
+)
 
 # %%
-# Updates that do not depend on a coding would do better, and for one number between 0 and 1 nobody needs more than plain
-# Metropolis, or a pencil. What the example shows is that a population of spiking neurons can carry a posterior over something that
-# is not binary at all, in a code, and that nothing in the theory asks for symmetric pairwise synapses.
+# Updates that do not depend on a coding would do better, and for one number between 0 and 1 nobody needs more than
+# plain Metropolis, or a pencil. What the example shows is that a population of spiking neurons can carry a posterior
+# over something that is not binary at all, in a code, and that nothing in the theory asks for symmetric pairwise
+# synapses.
 #
 # References
 # ----------

@@ -11,20 +11,21 @@ ways are to get it wrong, and then lets forty neurons spike.
 A neuron with a clock
 ---------------------
 
-We want samples of binary variables :math:`z = (z_1, \dots, z_n)`. Each is given a neuron, and :math:`z_k = 1` shall mean
-that neuron :math:`k` has spiked within the last :math:`\tau` steps. So the neuron needs a clock: :math:`\zeta_k` is set
-to :math:`\tau` by a spike, and counts down to 0; :math:`z_k = [\zeta_k \geq 1]`. All that the neuron must know of the others
-is its membrane potential, the log-odds of its variable given all the rest,
+We want samples of binary variables :math:`z = (z_1, \dots, z_n)`. Each is given a neuron, and :math:`z_k = 1` shall
+mean that neuron :math:`k` has spiked within the last :math:`\tau` steps. So the neuron needs a clock: :math:`\zeta_k`
+is set to :math:`\tau` by a spike, and counts down to 0; :math:`z_k = [\zeta_k \geq 1]`. All that the neuron must know
+of the others is its membrane potential, the log-odds of its variable given all the rest,
 
 .. math::
 
     u_k = \log \frac{p(z_k = 1 \mid z_{\setminus k})}{p(z_k = 0 \mid z_{\setminus k})},
 
-which in a Boltzmann machine, :math:`p(z) \propto \exp(b \cdot z + \tfrac12 z^\top J z)`, is what every model neuron computes:
-:math:`u_k = b_k + \sum_j J_{kj} z_j`, a bias and a weighted sum of rectangular pulses of length :math:`\tau`.
+which in a Boltzmann machine, :math:`p(z) \propto \exp(b \cdot z + \tfrac12 z^\top J z)`, is what every model neuron
+computes: :math:`u_k = b_k + \sum_j J_{kj} z_j`, a bias and a weighted sum of rectangular pulses of length
+:math:`\tau`.
 
-The rule for one neuron: while :math:`\zeta \geq 2` it is refractory, and only its clock goes on. With
-:math:`\zeta` at 1 or 0 it spikes with probability :math:`\sigma(u - \log \tau)`, where :math:`\sigma(x) = 1/(1 + e^{-x})`.
+The rule for one neuron: while :math:`\zeta \geq 2` it is refractory, and only its clock goes on. With :math:`\zeta`
+at 1 or 0 it spikes with probability :math:`\sigma(u - \log \tau)`, where :math:`\sigma(x) = 1/(1 + e^{-x})`.
 """
 
 import os
@@ -65,19 +66,19 @@ ax.set(title="three neurons: on-periods shaded, membrane potentials (thin line: 
 # Why it is right
 # ---------------
 #
-# Look at one neuron whose potential stays where it is. Its clock is a small Markov chain, and it is quickly
-# checked that the stationary probability of :math:`\zeta = 0` is :math:`1 - \sigma(u)`, and that all of
-# :math:`1, \dots, \tau` are equally likely: they follow one another at a steady pace. So the neuron is on with
-# probability :math:`\sigma(u)`, as it should be. In a network, :math:`u` jumps whenever another neuron switches, and one would think that
-# it cannot work: a neuron in the middle of its refractory period takes no notice. But it does. On the space of all clocks the
-# distribution
+# Look at one neuron whose potential stays where it is. Its clock is a small Markov chain, and it is quickly checked
+# that the stationary probability of :math:`\zeta = 0` is :math:`1 - \sigma(u)`, and that all of :math:`1, \dots,
+# \tau` are equally likely: they follow one another at a steady pace. So the neuron is on with probability
+# :math:`\sigma(u)`, as it should be. In a network, :math:`u` jumps whenever another neuron switches, and one would
+# think that it cannot work: a neuron in the middle of its refractory period takes no notice. But it does. On the
+# space of all clocks the distribution
 #
 # .. math::
 #
 #     p(z, \zeta) = p(z) \prod_{k:\, z_k = 1} \frac{1}{\tau}
 #
-# is left exactly as it is by the update of each neuron, whatever the others do, because that update is stationary for the
-# conditional law of its clock. Neurons that are updated *one after the other* therefore sample from :math:`p(z)`.
+# is left exactly as it is by the update of each neuron, whatever the others do, because that update is stationary for
+# the conditional law of its clock. Neurons that are updated *one after the other* therefore sample from :math:`p(z)`.
 #
 # That is a statement about a finite matrix, so a computer can check it. ``certify`` takes the compiled kernel that
 # samples, forces each of its random decisions both ways, collects the probabilities of all outcomes, from each of the
@@ -88,18 +89,18 @@ with small:
     print(diagnostics.certify(pmn.BlockGibbs([z])))
 
 # %%
-# Both leave the distribution invariant, down to the rounding of the last digits. They differ in one thing. A sweep through fixed
-# units one by one is not reversible in either case, but the spiking chain could not be made so by any order of updates: its clocks run one
-# way only. A film of it shown backwards, with clocks that count up and neurons that un-spike, would be noticed at once.
-# Detailed balance, the property from which most samplers are derived, does not hold and is not needed.
+# Both leave the distribution invariant, down to the rounding of the last digits. Neither is reversible. With Gibbs
+# sampling that is due to the fixed order of the units, and updates of one unit, or in random order, are. The spiking
+# chain is not in any order: its clocks run one way only, and a film of it shown backwards, in which clocks count up,
+# would be noticed at once. Detailed balance, from which most samplers are derived, does not hold and is not needed.
 #
 # Three ways to get it wrong
 # --------------------------
 #
-# Simulators of neural networks usually update all neurons at once, from the same old state. It is such a natural thing to do that
-# it deserves a look. We write down the transition matrix of that rule, and of two other near misses:
-# neurons that may spike only once their clock is at 0, and neurons whose probability is that of a Poisson process
-# of rate :math:`e^u / \tau`.
+# Simulators of neural networks usually update all neurons at once, from the same old state. It is such a natural
+# thing to do that it deserves a look. We write down the transition matrix of that rule, and of two other near misses:
+# neurons that may spike only once their clock is at 0, and neurons whose probability is that of a Poisson process of
+# rate :math:`e^u / \tau`.
 
 
 def one_step(J, b, tau, firing, can_fire_at=(0, 1), at_once=False):
@@ -162,9 +163,9 @@ print(f"  Poisson probabilities      {bias(firing=poisson):.4f}")
 # converge well, to something else.
 #
 # A fourth mistake is in the start. A program that is handed a state :math:`z` has to choose clocks for the neurons
-# that are on. Setting them all to :math:`\tau` looks harmless, but then they all stay on for :math:`\tau` steps while others join them.
-# ``NeuralSampling`` draws them uniformly from 1 to :math:`\tau`, and again whenever another step method of
-# the model has changed a unit; otherwise clocks are part of the chain's state and kept from draw to draw.
+# that are on. Setting them all to :math:`\tau` looks harmless, but then they all stay on for :math:`\tau` steps while
+# others join them. ``NeuralSampling`` draws them uniformly from 1 to :math:`\tau`, and again whenever another step
+# method of the model has changed a unit; otherwise clocks are part of the chain's state and kept from draw to draw.
 #
 # Forty neurons
 # -------------
@@ -173,7 +174,8 @@ print(f"  Poisson probabilities      {bias(firing=poisson):.4f}")
 # −1.5, :math:`\tau = 20` steps (think of 20 ms). Three kinds of neurons shall sample it:
 #
 # - *absolute*: the rule above, exact;
-# - *relative*: after a spike a neuron recovers little by little, and may fire again before its time is up. That is closer to biology,
+# - *relative*: after a spike a neuron recovers little by little, and may fire again before its time is up. That is
+#   closer to biology,
 #   and only approximately right, since the theory for it holds for a neuron whose potential does not change;
 # - *continuous*: no steps at all. A neuron that is off spikes at rate :math:`e^u / \tau`, then is on for exactly
 #   :math:`\tau`. Exact again; it is simulated from event to event.
@@ -217,8 +219,8 @@ for name in runs:
     print(f"{name:<11} total variation distance to Gibbs: {distance}")
 
 # %%
-# The distance of two samples is never zero, which is why its noise level is printed beside it. With weights as small as these
-# the relative mechanism is nearly right. With strong weights it is not; the page on exactness has a table.
+# The distance of two samples is never zero, which is why its noise level is printed beside it. With weights as small
+# as these the relative mechanism is nearly right. With strong weights it is not; the page on exactness has a table.
 #
 # What the spikes cost
 # --------------------
@@ -226,24 +228,28 @@ for name in runs:
 # A neuron that has spiked keeps its state for :math:`\tau` steps, so the chain moves slowly by construction. How many
 # sweeps lie between two independent draws is the autocorrelation time, here of the number of neurons that are on:
 
-for name, idata in {**runs, "Gibbs": gibbs}.items():
-    active = az.convert_to_dataset({"active": idata.posterior["z"].sum("neuron").values.astype(float)})
-    ess = float(az.ess(active)["active"])
-    sweeps = idata.posterior["z"].sizes["draw"] * 2 * (5 if name == "Gibbs" else 20)
-    print(f"{name:<11} {sweeps / ess:6.1f} sweeps per effective draw")
+with pm.Model(coords={"neuron": range(n)}):
+    z = pmn.BoltzmannMachine("z", J, b, dims="neuron")
+    methods = {"Gibbs": pmn.BlockGibbs([z])}
+    methods |= {f"spikes, tau = {tau}": pmn.NeuralSampling([z], tau=tau) for tau in (1, 5, 20)}
+    for name, step in methods.items():
+        idata = pm.sample(10 * n_draws, step=step, **settings)
+        active = az.convert_to_dataset({"active": idata.posterior["z"].sum("neuron").values.astype(float)})
+        print(f"{name:<16} {20 * n_draws / float(az.ess(active)['active']):5.1f} sweeps per effective draw")
 
 # %%
-# (For continuous time a sweep stands for a twentieth of :math:`\tau`.) So nobody should sample a Boltzmann machine by spikes because
-# it is fast. Gibbs sampling needs fewer sweeps. The point is the other way round: sampling is something
-# that a network of spiking neurons *can do*, with local rules and in continuous time, and here the claim can be
-# put to the test, with exact samplers, inside any PyMC model.
+# So nobody should sample a Boltzmann machine by spikes because it is fast: Gibbs sampling, which is :math:`\tau = 1`,
+# needs the fewest sweeps. The point is the other way round: sampling is something that a network of spiking neurons
+# *can do*, with local rules and in continuous time, and here the claim can be put to the test, with exact samplers,
+# inside any PyMC model.
 #
 # References
 # ----------
 #
 # - Buesing, L., Bill, J., Nessler, B. and Maass, W. (2011). Neural dynamics as sampling: a model for stochastic
 #   computation in recurrent networks of spiking neurons. PLoS Computational Biology 7, e1002211.
-# - Petrovici, M. A., Bill, J., Bytschok, I., Schemmel, J. and Meier, K. (2016). Stochastic inference with spiking neurons in the
+# - Petrovici, M. A., Bill, J., Bytschok, I., Schemmel, J. and Meier, K. (2016). Stochastic inference with spiking
+#   neurons in the
 #   high-conductance state. Physical Review E 94, 042312.
 
 plt.show()

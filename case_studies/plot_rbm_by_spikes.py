@@ -4,8 +4,9 @@ A Boltzmann machine that thinks in spikes
 
 A restricted Boltzmann machine that has learnt digits is usually sampled layer by layer. Here its 64 visible and 100
 hidden units become 164 stochastic spiking neurons, which hold each other in check through the learnt weights, with
-nothing else changed: not the weights, not the distribution. We watch them write digits, complete a digit of which only a part is
-shown, and change their mind about a picture that can be read in two ways. At the end we say what it costs.
+nothing else changed: not the weights, not the distribution. We watch them write digits, complete a digit of which
+only a part is shown, and change their mind about a picture that can be read in two ways. At the end we say what it
+costs.
 
 The training of the machine is another case study; the theory of sampling with spikes is a third.
 """
@@ -38,8 +39,8 @@ tau = 20
 # A network of 164 neurons
 # ------------------------
 #
-# The neurons of one layer have no synapses among themselves, so they may be updated at the same time: ``order="blocks"``. A step
-# updates both layers once; a spike keeps its neuron on for :math:`\tau = 20` steps.
+# The neurons of one layer have no synapses among themselves, so they may be updated at the same time:
+# ``order="blocks"``. A step updates both layers once; a spike keeps its neuron on for :math:`\tau = 20` steps.
 
 with pm.Model():
     v = pmn.BernoulliRBM("v", W, a, b)
@@ -58,8 +59,8 @@ pmn.plots.units_grid(idata.posterior["v"][0, :36], image_shape, n_columns=6, ax=
 right.set_title("the visible neurons, every 100 steps")
 
 # %%
-# Rows without a mark are neurons that do not spike in a digit (pixels in the corners), and rows of marks spaced 20 steps apart are
-# neurons that are on all the time. What one reads as a digit is the pattern of who has spiked lately.
+# Rows without a mark are neurons that do not spike in a digit (pixels in the corners), and rows of marks spaced 20
+# steps apart are neurons that are on all the time. What one reads as a digit is the pattern of who has spiked lately.
 #
 # A digit completed
 # -----------------
@@ -103,9 +104,9 @@ print(f"largest Monte Carlo error: spikes {np.nanmax(errors[0]):.3f}, Gibbs {np.
 # the other. If perception is sampling from a posterior, that is what it should look like: a posterior with two
 # modes, and a chain that stays in one of them for a time.
 #
-# To find an ambiguous picture we take the rows of pixels in the middle away... and show too little. Of all test digits we take
-# the one whose completions disagree most evenly about what it is. A completion is
-# read off by a vote of its ten nearest training images.
+# A picture becomes ambiguous if too little of it is shown: only the upper three rows. Of some test digits we take the
+# one whose completions disagree most evenly about what it is. A completion is read by a vote of its ten nearest
+# training images.
 
 
 def read(images):
@@ -136,7 +137,9 @@ watched = complete(ambiguous, ~shown_part, pmn.NeuralSampling, 1500, tau=tau, or
 labels = read(watched.posterior["v"].values[0])
 counts = np.bincount(labels, minlength=10)
 first, second = np.argsort(-counts)[:2]
-print(f"read as {first}: {counts[first] / counts.sum():.2f}, as {second}: {counts[second] / counts.sum():.2f} of the time")
+print(
+    f"read as {first}: {counts[first] / counts.sum():.2f}, as {second}: {counts[second] / counts.sum():.2f} of the time"
+)
 
 fig, axes = plt.subplots(1, 2, figsize=(11, 3), width_ratios=[1, 4], layout="constrained")
 of_both = [watched.posterior["v"].values[0][labels == label].mean(axis=0) for label in (first, second)]
@@ -146,25 +149,25 @@ axes[1].plot(np.arange(len(labels)) * tau, labels, ".", markersize=2, color="bla
 axes[1].set(yticks=range(10), xlabel="step", ylabel="label of the completion", title="what the network sees")
 
 # %%
-# The shown rows do not change, and nothing in the network gets tired: the switches come from the noise of the spikes alone. How long a
-# percept lasts follows from the posterior and the dynamics together.
+# The shown rows do not change, and nothing in the network gets tired: the switches come from the noise of the spikes
+# alone. How long a percept lasts follows from the posterior and the dynamics together.
 #
 # What it costs
 # -------------
 #
-# Both samplers have the same stationary distribution, and differ in how fast they move. We follow the energy
-# of a free-running network, and the number of active pixels, and count effective draws: per sweep (an update of each unit)
+# Both samplers have the same stationary distribution, and differ in how fast they move. We follow the energy of a
+# free-running network, and the number of active pixels, and count effective draws: per sweep (an update of each unit)
 # and per second of computing.
 
-runs = {"Gibbs": (pmn.BlockGibbs, {"sweeps_per_draw": 20})}
+runs = {"Gibbs": (pmn.BlockGibbs, {"sweeps_per_draw": 2})}
 for period in (1, 5, 20):
     runs[f"spikes, tau = {period}"] = (
         pmn.NeuralSampling,
-        {"tau": period, "order": "blocks", "steps_per_draw": 20},
+        {"tau": period, "order": "blocks", "steps_per_draw": 2},
     )
 
 fig, axes = plt.subplots(len(runs), 1, figsize=(9, 5), sharex=True, sharey=True, layout="constrained")
-n_draws = 1000 if SHORT else 10_000
+n_draws = 5000 if SHORT else 50_000
 for ax, (name, (method, options)) in zip(axes, runs.items(), strict=True):
     with pm.Model():
         v = pmn.BernoulliRBM("v", W, a, b)
@@ -177,26 +180,26 @@ for ax, (name, (method, options)) in zip(axes, runs.items(), strict=True):
     ink = idata.posterior["v"].sum("v_dim_0")
     measured = az.convert_to_dataset({"energy": energy.values, "ink": ink.values.astype(float)})
     ess = az.ess(measured)
-    sweeps = 2 * n_draws * 20
+    sweeps = 2 * n_draws * 2
     print(
         f"{name:<17} 1000 sweeps: {1000 * float(ess['energy']) / sweeps:6.2f} effective draws of the energy, "
-        f"{1000 * float(ess['ink']) / sweeps:6.2f} of the ink; {float(ess['ink']) / seconds:7.0f} of the ink a second"
+        f"{1000 * float(ess['ink']) / sweeps:6.2f} of the ink; {float(ess['ink']) / seconds:6.0f} of the ink a second"
     )
-    ax.plot(np.arange(500) * 20, energy[0, :500], linewidth=0.6, color="black")
+    ax.plot(np.arange(500) * 2, energy[0, :500], linewidth=0.6, color="black")
     ax.set_title(name, fontsize="medium", loc="left", pad=2)
 axes[-1].set(xlabel="sweep")
 fig.supylabel("energy")
 
 # %%
 # With :math:`\tau = 1` the neurons do what Gibbs sampling does. The longer the refractory period, the longer a state
-# lasts, and the more sweeps a new one takes; a step of the spiking network is cheap, since most neurons are only counting
-# down, but not by as much. As a sampler for a computer, block Gibbs sampling wins.
+# lasts, and the more sweeps a new one takes. As a sampler for a computer, block Gibbs sampling wins.
 #
-# What spikes are for is another question. The exercise of the lecture that this package grew from asks for a Boltzmann machine made of
-# spiking neurons. Usually that is done by simulating leaky integrate-and-fire neurons, whose parameters are tuned until
-# their firing looks like sampling; what is then measured is a mixture of the idea and of the errors of its implementation.
-# Here the idea comes alone: neurons with spikes, refractory periods and local rules, whose distribution is provably that
-# of the machine. Any model of neurons, any neuromorphic chip, can be held against it.
+# What spikes are for is another question. The exercise of the lecture that this package grew from asks for a
+# Boltzmann machine made of spiking neurons. Usually that is done by simulating leaky integrate-and-fire neurons,
+# whose parameters are tuned until their firing looks like sampling; what is then measured is a mixture of the idea
+# and of the errors of its implementation. Here the idea comes alone: neurons with spikes, refractory periods and
+# local rules, whose distribution is provably that of the machine. Any model of neurons, any neuromorphic chip, can be
+# held against it.
 #
 # References
 # ----------
