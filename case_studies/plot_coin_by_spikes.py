@@ -97,7 +97,10 @@ u = np.array([potentials(state.astype(np.int64)) for state in states])
 fig, ax = plt.subplots(figsize=(9, 4), layout="constrained")
 pmn.plots.refractory_states(states, u, labels=list(model.coords["digit"]), ax=ax)
 ax.set(title="on-periods (shaded) and membrane potentials", xlabel="step", ylabel="digit")
-print("fraction of time on:", dict(zip(model.coords["digit"], raster.states(tau).mean(axis=0).round(3), strict=True)))
+print(
+    "fraction of time on:",
+    dict(zip(model.coords["digit"], raster.states(tau).mean(axis=0).round(3).tolist(), strict=True)),
+)
 
 # %%
 # The price of digits

@@ -152,7 +152,7 @@ def spike_raster(
     seen = (raster.times >= start) & (raster.times <= stop)
     if ax is None:
         _, ax = plt.subplots(layout="constrained")
-    style = {"linestyle": "none", "marker": "|", "color": "black", "markersize": 6} | kwargs
+    style: dict[str, Any] = {"linestyle": "none", "marker": "|", "color": "black", "markersize": 6} | kwargs
     ax.plot(raster.times[seen], raster.neurons[seen], **style)
     ax.set(xlim=(start, stop), ylim=(raster.n_neurons - 0.5, -0.5), xlabel="time", ylabel="neuron")
     return ax
@@ -213,7 +213,7 @@ def refractory_states(
             raise ValueError(f"potentials must have the shape {on.shape} of states, got {u.shape}")
         scale = 0.4 / (np.abs(u[np.isfinite(u)]).max(initial=0.0) or 1.0)
         ax.hlines(range(n_neurons), 0, n_times - 1, color="gray", linewidth=0.5)
-        style = {"color": "black", "linewidth": 0.8} | kwargs
+        style: dict[str, Any] = {"color": "black", "linewidth": 0.8} | kwargs
         # Rows are counted downwards, potentials go up.
         ax.plot(time, np.arange(n_neurons) - scale * u, **style)
     ax.set(xlim=(0, max(n_times - 1, 1)), ylim=(n_neurons - 0.5, -0.5), xlabel="time", ylabel="neuron")

@@ -203,9 +203,9 @@ class SpikingPairwise(_Spiking, PairwiseSampler):
         self._first_number = first_number
         self.populations = []
         self.counters = []
-        super().__init__(reader, evidence)
+        super().__init__(reader, evidence, blocks={}, in_random_order=False)
 
-    def _prepare(self, couplings: csr_array) -> tuple[PreparedPairwise, PreparedSpiking]:
+    def _prepare(self, couplings: csr_array, own_numbers: np.ndarray) -> tuple[PreparedPairwise, PreparedSpiking]:
         """Arrange the couplings between free units for the energy, and for the neurons."""
         return prepare_pairwise(couplings), prepare_spiking(couplings, self.dynamics.order)
 
@@ -297,7 +297,7 @@ class SpikingRestricted(_Spiking, RestrictedSampler):
         self.auxiliary = reader.hidden is None
         # The parameters that auxiliary units were drawn with, where these change.
         self._drawn_with: list[tuple[np.ndarray, np.ndarray]] = []
-        super().__init__(reader, updated, evidence)
+        super().__init__(reader, updated, evidence, blocks={}, in_random_order=False)
         self._spikes_visible = self._updates_visible
         self._spikes_hidden = self._updates_hidden or self.auxiliary
 
@@ -374,7 +374,7 @@ class SpikingRestricted(_Spiking, RestrictedSampler):
             if self._updates_hidden:
                 hidden_ones[:] = old[self._hidden][machine.hidden]
             elif self.auxiliary:
-                if self._is_stale(i, machine, visible, visible_ones):
+                if self._must_be_renewed(i, machine, visible, visible_ones):
                     hidden[:] = 0
                     hidden_ones[:] = self._draw_auxiliary(machine, visible_ones, source)
                 else:
@@ -439,7 +439,7 @@ class SpikingRestricted(_Spiking, RestrictedSampler):
         elif not self._spikes_visible and W.shape[0]:
             population.bias[:] = b + old[self._visible][machine.visible] @ W
 
-    def _is_stale(self, i: int, machine: Machine, visible: np.ndarray, visible_ones: np.ndarray) -> bool:
+    def _must_be_renewed(self, i: int, machine: Machine, visible: np.ndarray, visible_ones: np.ndarray) -> bool:
         """Whether the auxiliary units of a machine are no draw from p(h | v) any longer."""
         if ((visible > 0) != visible_ones).any():
             return True

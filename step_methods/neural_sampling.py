@@ -213,8 +213,8 @@ class NeuralSampling(BlockedStep):
         rvs = [model.values_to_rvs[value] for value in self.vars]
         readers = read_networks(model, [rv for rv in rvs if is_layer(rv)], initial_point, compile_kwargs)
         layers = {name: layer for reader in readers for name, layer in reader.free_layers.items()}
-        self._values = {
-            value.name: layers[value.name].values if value.name in layers else _values_of_bernoulli(rv)
+        self._values: dict[str, tuple[int, int]] = {
+            value.name: layers[value.name].values or (0, 1) if value.name in layers else _values_of_bernoulli(rv)
             for value, rv in zip(self.vars, rvs, strict=True)
         }
         self._check_values(initial_point)

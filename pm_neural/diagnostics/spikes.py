@@ -76,10 +76,9 @@ def spike_raster(idata: xr.DataTree, chain: int = 0, *, sampler: int = 0) -> Spi
     ValueError
         If no spikes were recorded, or the chain or the sampler does not exist.
     """
-    stats = idata["sample_stats"] if "sample_stats" in idata.children else {}
-    if "spike_raster" not in stats:
+    if "sample_stats" not in idata.children or "spike_raster" not in idata["sample_stats"]:
         raise ValueError("idata must hold recorded spikes: sample with NeuralSampling(..., record_spikes=True)")
-    draws = stats["spike_raster"].values
+    draws = np.asarray(idata["sample_stats"]["spike_raster"])
     if not 0 <= chain < len(draws):
         raise ValueError(f"chain must be one of the {len(draws)} chains of idata, counted from 0, got {chain}")
     # With several steps a draw is an object array of vectors, one for each of them.
