@@ -208,6 +208,8 @@ def renew(
     source : Decisions
     """
     changed = (counters > 0) != ones
+    if not changed.any():
+        return
     counters[changed] = 0
     started = np.flatnonzero(changed & ones)
     if not started.size:

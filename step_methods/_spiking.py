@@ -20,6 +20,7 @@ from step_methods.kernels.spiking import (
     PreparedSpiking,
     count_stages,
     force_spiking,
+    pair_energy,
     prepare_restricted,
     prepare_spiking,
     refill_restricted,
@@ -243,7 +244,7 @@ class SpikingPairwise(_Spiking, PairwiseSampler):
             renew(counters, ones, self.dynamics, partial(self._logits, one, ones), source)
             population.run(counters, self.dynamics, duration, stream, recorder)
             bits = (counters > 0).view(np.uint8)
-            energy += one.constant_energy + energy_pairwise(one.network[0], bits, one.plain_biases, one.coupling)
+            energy += one.constant_energy + self._energy(one, bits)
             new[self._name][one.places] = self._from_bits(bits)
         return energy
 
@@ -254,6 +255,13 @@ class SpikingPairwise(_Spiking, PairwiseSampler):
             places = self._fields[i].places
             self.populations[i].force(counters[self._name][places], self.dynamics, own_stage, source)
             new[self._name][places] = self._from_bits(counters[self._name][places] > 0)
+
+    def _energy(self, one: Any, bits: np.ndarray) -> float:
+        with np.errstate(invalid="ignore"):
+            of_pairs = pair_energy(one.network[1])
+        if np.isnan(of_pairs):  # where evidence makes a unit certain
+            return energy_pairwise(one.network[0], bits, one.plain_biases, one.coupling)
+        return of_pairs - float(one.plain_biases @ bits)
 
     def _logits(self, one: Any, ones: np.ndarray) -> np.ndarray:
         return one.biases + one.coupling * (self._couplings[one.free][:, one.free] @ ones)

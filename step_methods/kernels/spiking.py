@@ -241,5 +241,15 @@ def run_continuous(
     )
 
 
+def pair_energy(network: PreparedSpiking) -> float:
+    """Energy -scale/2 z.J.z of the state in which the last run has ended, from its fields.
+
+    NaN if a neuron that is on has an infinite bias.
+    """
+    _, place_of, _, bias, fields, clocks, *_ = network[2]
+    on = clocks[: place_of.size] > 0
+    return -0.5 * float((fields[: on.size][on] - bias[: on.size][on]).sum())
+
+
 def _bounds(sizes: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
