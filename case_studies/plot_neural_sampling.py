@@ -11,7 +11,7 @@ ways are to get it wrong, and then lets forty neurons spike.
 A neuron with a clock
 ---------------------
 
-We want samples of binary variables :math:`z = (z_1, \dots, z_n)`. Each is given a neuron, and :math:`z_k = 1` shall
+We want samples of binary variables :math:`z = (z_1, \ldots, z_n)`. Each is given a neuron, and :math:`z_k = 1` shall
 mean that neuron :math:`k` has spiked within the last :math:`\tau` steps. So the neuron needs a clock: :math:`\zeta_k`
 is set to :math:`\tau` by a spike, and counts down to 0; :math:`z_k = [\zeta_k \geq 1]`. All that the neuron must know
 of the others is its membrane potential, the log-odds of its variable given all the rest,
@@ -67,7 +67,7 @@ ax.set(title="three neurons: on-periods shaded, membrane potentials (thin line: 
 # ---------------
 #
 # Look at one neuron whose potential stays where it is. Its clock is a small Markov chain, and it is quickly checked
-# that the stationary probability of :math:`\zeta = 0` is :math:`1 - \sigma(u)`, and that all of :math:`1, \dots,
+# that the stationary probability of :math:`\zeta = 0` is :math:`1 - \sigma(u)`, and that all of :math:`1, \ldots,
 # \tau` are equally likely: they follow one another at a steady pace. So the neuron is on with probability
 # :math:`\sigma(u)`, as it should be. In a network, :math:`u` jumps whenever another neuron switches, and one would
 # think that it cannot work: a neuron in the middle of its refractory period takes no notice. But it does. On the
