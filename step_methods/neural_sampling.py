@@ -104,7 +104,7 @@ class NeuralSampling(BlockedStep):
     record_spikes : bool
         Keep the raster of all spikes, a bit for each neuron and step or a float32 for each possible spike, as the
         sampler statistic ``spike_raster``, which `pmn.diagnostics.spike_raster` reads and `pmn.plots.spike_raster`
-        draws.
+        draws. In random order a neuron may spike twice within a step, which the raster shows as one spike.
     model : Model, optional
         The model of the context by default.
     rng : int, Generator or None
