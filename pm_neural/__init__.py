@@ -17,7 +17,7 @@ from pm_neural.distributions import (
     Lattice,
     lattice,
 )
-from step_methods import SGLD, BlockGibbs, Langevin, NeuralSampling
+from step_methods import SGLD, BlockGibbs, EnergyGibbs, Langevin, NeuralSampling
 
 if _TYPE_CHECKING:
     from pm_neural import datasets, diagnostics, plots, training
@@ -30,6 +30,7 @@ __all__ = [
     "BlockGibbs",
     "BoltzmannMachine",
     "Energy",
+    "EnergyGibbs",
     "GaussianRBM",
     "HiddenUnits",
     "Ising",

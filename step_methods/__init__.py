@@ -8,9 +8,9 @@ import pymc.step_methods
 
 from step_methods.block_gibbs import BlockGibbs
 from step_methods.langevin import SGLD, Langevin
-from step_methods.neural_sampling import NeuralSampling
+from step_methods.neural_sampling import EnergyGibbs, NeuralSampling
 
-__all__ = ["SGLD", "BlockGibbs", "Langevin", "NeuralSampling"]
+__all__ = ["SGLD", "BlockGibbs", "EnergyGibbs", "Langevin", "NeuralSampling"]
 
 
 def _register() -> None:
@@ -19,7 +19,7 @@ def _register() -> None:
     PyMC's sampler holds a reference to this very list, so it is changed in place.
     """
     registered = pymc.step_methods.STEP_METHODS
-    for step_method in (NeuralSampling, SGLD, Langevin, BlockGibbs):
+    for step_method in (NeuralSampling, SGLD, Langevin, EnergyGibbs, BlockGibbs):
         if step_method not in registered:
             registered.insert(0, step_method)
 

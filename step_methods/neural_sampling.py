@@ -25,10 +25,20 @@ from step_methods._spiking import Recorder, SpikingPairwise, SpikingRestricted
 from step_methods._spiking_logp import SpikingLogp
 from step_methods.evidence import Evidence, MixedUnitsError
 from step_methods.kernels.random import seed_stream
-from step_methods.network import NetworkReader, PairwiseNetwork, check_units, free_variable, is_layer, read_networks
+from step_methods.network import (
+    GaussianRestrictedNetwork,
+    LayerReader,
+    NetworkReader,
+    PairwiseNetwork,
+    check_units,
+    free_variable,
+    is_binary_energy,
+    is_layer,
+    read_networks,
+)
 from step_methods.raster import pack_spikes
 
-__all__ = ["NeuralSampling"]
+__all__ = ["EnergyGibbs", "NeuralSampling"]
 
 type _Sampler = SpikingPairwise | SpikingRestricted | SpikingLogp
 
@@ -69,17 +79,18 @@ class NeuralSampling(BlockedStep):
     - layers and fields of networks (`BernoulliRBM`, `HiddenUnits`, `BoltzmannMachine`, `Ising`), with all that
       `BlockGibbs` allows: evidence, clamped units, random parameters. Hidden units that the model does not
       have are neurons all the same;
-    - ``pm.Bernoulli`` variables of any model. Their logits come from the model's compiled log-probability, which takes
-      microseconds instead of nanoseconds for each update;
+    - ``pm.Bernoulli`` variables of any model, and binary `Energy` variables. Their logits come from the model's
+      compiled log-probability, which takes microseconds instead of nanoseconds for each update;
     - networks in which a term of the model joins several units, such as ``pm.Potential("p", z.sum() ** 2)``, go the
       same way as Bernoulli variables. `through_logp` names the variables that do.
 
-    It is never chosen by itself.
+    It is never chosen by itself, but for a binary `Energy`, which a bare ``pm.sample()`` gives to `EnergyGibbs`: this
+    step method with ``tau=1``.
 
     Parameters
     ----------
     vars : list of Variable
-        Networks' layers and fields, ``pm.Bernoulli`` variables.
+        Networks' layers and fields, ``pm.Bernoulli`` and binary `Energy` variables.
     tau : int or float
         The refractory period in steps, at least 1. In continuous time any positive number: the unit of time.
     time : {"discrete", "continuous"}
@@ -122,8 +133,9 @@ class NeuralSampling(BlockedStep):
         If `tau` or `steps_per_draw` is no number, or in discrete time no integer; if `record_spikes` is no bool.
     ValueError
         If an option has an unknown value, or does not go with another; if a variable is neither a layer of a network
-        nor ``pm.Bernoulli``, or is not in the model; if it has no free units; if a term sees a minibatch; if
-        parameters are random and the network is not normalized; if a start value is not one of the units' two values.
+        nor ``pm.Bernoulli`` nor a binary `Energy`, is real, or is not in the model; if it has no free units; if a
+        term sees a minibatch; if parameters are random and the network is not normalized; if a start value is not one
+        of the units' two values.
 
     Attributes
     ----------
@@ -214,8 +226,7 @@ class NeuralSampling(BlockedStep):
         readers = read_networks(model, [rv for rv in rvs if is_layer(rv)], initial_point, compile_kwargs)
         layers = {name: layer for reader in readers for name, layer in reader.free_layers.items()}
         self._values: dict[str, tuple[int, int]] = {
-            value.name: layers[value.name].values or (0, 1) if value.name in layers else _values_of_bernoulli(rv)
-            for value, rv in zip(self.vars, rvs, strict=True)
+            value.name: _values_of(rv, layers.get(value.name)) for value, rv in zip(self.vars, rvs, strict=True)
         }
         self._check_values(initial_point)
         self.neurons_of: dict[str, range] = {}
@@ -230,6 +241,8 @@ class NeuralSampling(BlockedStep):
         updated = {value.name: value for value in self.vars}
         for reader in readers:
             own = set(updated) & set(reader.free_layers)
+            if isinstance(reader.network, GaussianRestrictedNetwork):
+                continue
             evidence = _evidence(model, reader, updated, initial_point, compile_kwargs)
             if evidence is None:
                 continue
@@ -427,6 +440,35 @@ class NeuralSampling(BlockedStep):
         return (update_stats,)
 
 
+class EnergyGibbs(NeuralSampling):
+    """Gibbs sampling of binary energies: `NeuralSampling` with ``tau=1``, which it is chosen by itself for.
+
+    Parameters
+    ----------
+    vars : list of Variable
+        Binary `Energy` variables, and whatever else `NeuralSampling` takes.
+    **options
+        The options of `NeuralSampling` other than `tau`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        See `NeuralSampling`.
+    """
+
+    name = "energy_gibbs"
+
+    def __init__(self, vars: Sequence[Variable] | Variable, **options: Any):
+        if "tau" in options:
+            raise TypeError("EnergyGibbs has tau = 1; for another one use NeuralSampling")
+        super().__init__(vars, tau=1, **options)
+
+    @staticmethod
+    def competence(var: Variable, has_grad: bool = False) -> Competence:
+        """IDEAL for binary energies, INCOMPATIBLE with everything else."""
+        return Competence.IDEAL if is_binary_energy(var) else Competence.INCOMPATIBLE
+
+
 def _evidence(
     model: Model,
     reader: NetworkReader,
@@ -440,7 +482,9 @@ def _evidence(
         return None  # a term on both layers
     try:
         return {
-            name: Evidence(model, updated[name], reader.free_layers[name].values, terms, point, compile_kwargs)
+            name: Evidence(
+                model, updated[name], _values_of(updated[name], reader.free_layers[name]), terms, point, compile_kwargs
+            )
             for name, terms in reader.terms.items()
             if terms
         }
@@ -448,13 +492,21 @@ def _evidence(
         return None
 
 
-def _values_of_bernoulli(rv: Variable) -> tuple[int, int]:
+def _values_of(rv: Variable, layer: LayerReader | None) -> tuple[int, int]:
+    """Return the two values of a variable's units; raise if it has no two."""
+    if layer is not None:
+        if layer.values is None:
+            raise ValueError(
+                f"NeuralSampling takes units with two values, and those of {rv.name!r} are real: sample it with "
+                "BlockGibbs or pymc.NUTS"
+            )
+        return layer.values
     node = rv.owner
     if isinstance(node.op, PartialObservedRV):
         node = node.inputs[0].owner
-    if not isinstance(node.op, BernoulliRV):
+    if not (isinstance(node.op, BernoulliRV) or is_binary_energy(rv)):
         raise ValueError(
-            "NeuralSampling takes layers and fields of networks and pm.Bernoulli variables, got "
+            "NeuralSampling takes layers and fields of networks, pm.Bernoulli variables and binary energies, got "
             f"{rv.name!r} with the distribution {type(node.op).__name__}"
         )
     return 0, 1

@@ -178,12 +178,12 @@ def _two_values(rv: Variable) -> tuple[int, int]:
     from pymc.distributions.distribution import PartialObservedRV
     from pytensor.tensor.random.basic import BernoulliRV
 
-    from step_methods.network import is_layer, network_node
+    from step_methods.network import is_binary_energy, is_layer, network_node
 
     node = rv.owner
     if isinstance(node.op, PartialObservedRV):
         node = node.inputs[0].owner
-    if isinstance(node.op, BernoulliRV):
+    if isinstance(node.op, BernoulliRV) or is_binary_energy(rv):
         return 0, 1
     if is_layer(rv):
         found = network_node(rv)
@@ -191,8 +191,8 @@ def _two_values(rv: Variable) -> tuple[int, int]:
         if values is not None:
             return values
     raise ValueError(
-        "vars must have two values per unit: pm.Bernoulli, or a layer of a network such as BernoulliRBM, got "
-        f"{rv.name!r} with the distribution {type(node.op).__name__}"
+        "vars must have two values per unit: pm.Bernoulli, a layer of a network such as BernoulliRBM, or a binary "
+        f"Energy, got {rv.name!r} with the distribution {type(node.op).__name__}"
     )
 
 

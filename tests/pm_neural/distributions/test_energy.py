@@ -164,6 +164,27 @@ def test_binary_energies_are_told_from_others():
     assert not is_binary_energy(x)
 
 
+def test_binary_energies_are_sampled_by_gibbs_through_the_energy():
+    with pm.Model():
+        z = pmn.Energy("z", perceptron(3), shape=3, support="binary")
+        step = pmn.EnergyGibbs([z])
+        with pytest.raises(TypeError, match="tau = 1"):
+            pmn.EnergyGibbs([z], tau=2)
+        idata = pm.sample(20, tune=0, chains=1, random_seed=1, **ONE_CORE)
+    assert pmn.diagnostics.certify(step)
+    assert set(idata["sample_stats"].data_vars) == {"energy", "spikes", "rate"}
+
+
+def test_neural_sampling_refuses_real_units():
+    with pm.Model():
+        x = pmn.Energy("x", perceptron(), shape=2)
+        v = pmn.GaussianRBM("v", np.ones((2, 1)), np.zeros(2), np.zeros(1), 1.0)
+        with pytest.raises(ValueError, match="binary energies, got 'x'"):
+            pmn.NeuralSampling([x])
+        with pytest.raises(ValueError, match="those of 'v' are real"):
+            pmn.NeuralSampling([v])
+
+
 def test_leading_axes_are_a_batch(rng):
     module = perceptron()
     with pm.Model(coords={"point": range(3), "axis": range(2)}) as model:
