@@ -206,7 +206,11 @@ def relative(vars, **options):
         return pmn.NeuralSampling(vars, refractory="relative", **options)
 
 
-@pytest.mark.parametrize("g", ["linear", "smooth", lambda s: (1 - s) ** 2, [1, 1, 0.2, 0.1, 0]], ids=str)
+@pytest.mark.parametrize(
+    "g",
+    ["linear", "smooth", lambda s: (1 - s) ** 2, [1, 1, 0.2, 0.1, 0]],
+    ids=["linear", "smooth", "callable", "array"],
+)
 def test_one_relative_neuron_has_the_right_odds(g):
     """The condition that defines f."""
     for bias in (-3.0, 0.0, 2.0):
