@@ -210,8 +210,8 @@ def log_partition(
         reverse=reverse,
         rng=np.random.default_rng(random_seed),
     )
-    backward = None if run.reverse is None else _average(run.reverse, "reverse ais", sign=-1)
-    return _average(run.forward, "ais", sign=1, reverse=backward)
+    backward = None if run.reverse is None else average_weights(run.reverse, "reverse ais", sign=-1)
+    return average_weights(run.forward, "ais", sign=1, reverse=backward)
 
 
 def _computed_log_partition(params: Parameters | GaussianParameters, method: str) -> float:
@@ -222,7 +222,9 @@ def _computed_log_partition(params: Parameters | GaussianParameters, method: str
     return exact_gaussian_log_partition(params) if method == "exact" else log_partition_by_quadrature(params)
 
 
-def _average(log_weights: np.ndarray, method: str, *, sign: int, reverse: LogPartition | None = None) -> LogPartition:
+def average_weights(
+    log_weights: np.ndarray, method: str, *, sign: int, reverse: LogPartition | None = None
+) -> LogPartition:
     """Average exp(log Z) over the chains (`sign` 1), or exp(−log Z) (`sign` −1)."""
     n_chains = len(log_weights)
     largest = (sign * log_weights).max()
@@ -295,12 +297,16 @@ def log_likelihood(
     rows = params.check_rows(X)
     if log_z is None:
         log_z = log_partition(params, method, X=rows if method == "ais" else None, random_seed=random_seed)
+    return normalized(-params.free_energy(rows), log_z)
+
+
+def normalized(log_density: np.ndarray, log_z: LogPartition | float) -> LogLikelihood:
+    """Make the log likelihood of rows from the log-density of each, up to log Z."""
     known = log_z if isinstance(log_z, LogPartition) else None
     if not np.isfinite(float(log_z)):
         raise ValueError(f"log_z must be finite, got {log_z!r}")
-
-    per_row = -params.free_energy(rows) - float(log_z)
-    of_rows = per_row.std(ddof=1) / np.sqrt(len(rows)) if len(rows) > 1 else np.nan
+    per_row = log_density - float(log_z)
+    of_rows = per_row.std(ddof=1) / np.sqrt(len(per_row)) if len(per_row) > 1 else np.nan
     of_log_z = 0.0 if known is None else known.standard_error
     return LogLikelihood(
         mean=float(per_row.mean()),

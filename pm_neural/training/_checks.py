@@ -21,33 +21,35 @@ def check_binary(X: ArrayLike | torch.Tensor, name: str, n_columns: int) -> np.n
     ValueError
         `X` has another shape or other values, NaN included, or masked ones.
     """
-    values = _check_rows(X, name, n_columns, numbers="numbers 0 and 1")
+    values = _check_rows(X, name, (n_columns,), numbers="numbers 0 and 1")
     _check_values(values, (values == 0) | (values == 1), name, "only 0 and 1")
     return values
 
 
-def check_real(X: ArrayLike | torch.Tensor, name: str, n_columns: int) -> np.ndarray:
-    """Return `X` as a NumPy array of finite numbers, (n_rows, n_columns) with at least one row; else raise likewise."""
-    values = _check_rows(X, name, n_columns, numbers="numbers")
+def check_real(X: ArrayLike | torch.Tensor, name: str, *shape: int) -> np.ndarray:
+    """Return `X` as a NumPy array of finite numbers, (n_rows, *shape) with at least one row; else raise likewise."""
+    values = _check_rows(X, name, shape, numbers="numbers")
     _check_values(values, np.isfinite(values), name, "finite numbers")
     return values
 
 
-def _check_rows(X: ArrayLike | torch.Tensor, name: str, n_columns: int, *, numbers: str) -> np.ndarray:
+def _check_rows(X: ArrayLike | torch.Tensor, name: str, shape: tuple[int, ...], *, numbers: str) -> np.ndarray:
     if np.ma.isMaskedArray(X):
         raise ValueError(f"{name} must be complete; got a masked array")
     values = X.detach().cpu().numpy() if isinstance(X, torch.Tensor) else np.asarray(X)
     if values.dtype.kind not in "biuf":
         raise TypeError(f"{name} must be an array of {numbers}; got dtype {values.dtype}")
-    if values.ndim != 2 or values.shape[1] != n_columns or not len(values):
-        raise ValueError(f"{name} must have shape (n, {n_columns}) with n >= 1; got shape {values.shape}")
+    if values.ndim == 0 or values.shape[1:] != shape or not len(values):
+        wanted = ", ".join(["n", *map(str, shape)])
+        raise ValueError(f"{name} must have shape ({wanted}) with n >= 1; got shape {values.shape}")
     return values
 
 
 def _check_values(values: np.ndarray, right: np.ndarray, name: str, wanted: str) -> None:
     if not right.all():
-        row, column = np.argwhere(~right)[0]
-        raise ValueError(f"{name} must hold {wanted}; got {values[row, column]} in row {row}, column {column}")
+        row, *place = np.argwhere(~right)[0].tolist()
+        where = f"column {place[0]}" if len(place) == 1 else f"place {tuple(place)}"
+        raise ValueError(f"{name} must hold {wanted}; got {values[row, *place]} in row {row}, {where}")
 
 
 def check_positive(value: float | ArrayLike, name: str, n: int) -> np.ndarray:

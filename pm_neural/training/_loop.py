@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
@@ -16,10 +17,12 @@ import torch
 import xarray as xr
 
 from pm_neural.training._checkpoint import load_checkpoint, save_checkpoint
+from pm_neural.training._checks import check_integer
 from pm_neural.training._early_stopping import EarlyStopping, Stopper
 from pm_neural.training._history import History
 from pm_neural.training._progress import training_progress
 
+_N_MEASUREMENTS = 100
 _SECONDS = {"seconds": {"long_name": "seconds of training per epoch", "units": "s"}}
 
 
@@ -52,34 +55,67 @@ class Learner(Protocol):
         """Go on from what a checkpoint holds: the same, with NumPy arrays."""
 
 
-def train(
-    learner: Learner,
-    *,
-    epochs: int,
-    measure_every: int,
-    early_stopping: EarlyStopping | None,
-    checkpoint: str | os.PathLike[str] | None,
-    checkpoint_every: int,
-    resume: bool,
-    progressbar: bool,
-) -> xr.Dataset:
-    """Train for `epochs` epochs, or until `early_stopping` ends it, and return the history."""
+@dataclass(frozen=True)
+class LoopOptions:
+    """How long to train, and what to do between epochs: arguments that every `fit` has.
+
+    Without `measure_every` there are about 100 looks at the model.
+
+    Raises
+    ------
+    ValueError, TypeError, FileNotFoundError
+        One of them is bad.
+    """
+
+    epochs: int
+    measure_every: int | None
+    early_stopping: EarlyStopping | None
+    checkpoint: str | os.PathLike[str] | None
+    checkpoint_every: int
+    resume: bool
+    progressbar: bool
+
+    def __post_init__(self) -> None:
+        if self.checkpoint is None and self.resume:
+            raise ValueError("resume=True needs the path of a checkpoint")
+        if self.checkpoint is not None and not Path(self.checkpoint).parent.is_dir():
+            raise FileNotFoundError(f"checkpoint: there is no folder {Path(self.checkpoint).parent}")
+        check_integer(self.epochs, "epochs", minimum=1)
+        if self.measure_every is not None:
+            check_integer(self.measure_every, "measure_every", minimum=1)
+        check_integer(self.checkpoint_every, "checkpoint_every", minimum=1)
+
+    @property
+    def epochs_between_looks(self) -> int:
+        """Epochs from one look at the model to the next."""
+        return int(self.measure_every or max(1, self.epochs // _N_MEASUREMENTS))
+
+
+def check_validation(validation_data: object, early_stopping: EarlyStopping | None) -> None:
+    """Refuse early stopping that has nothing to watch."""
+    if validation_data is None and early_stopping is not None:
+        raise ValueError("early_stopping watches validation_data, and none were given")
+
+
+def train(learner: Learner, options: LoopOptions) -> xr.Dataset:
+    """Train until the last epoch, or until early stopping ends it, and return the history."""
+    epochs, measure_every, checkpoint = int(options.epochs), options.epochs_between_looks, options.checkpoint
     settings = {
         **learner.settings,
         "measure_every": measure_every,
-        "early_stopping": None if early_stopping is None else repr(early_stopping),
+        "early_stopping": None if options.early_stopping is None else repr(options.early_stopping),
     }
-    run = _Run(learner, early_stopping, settings)
-    if resume and checkpoint is not None and Path(checkpoint).exists():
+    run = _Run(learner, options.early_stopping, settings)
+    if options.resume and checkpoint is not None and Path(checkpoint).exists():
         run.load_state_dict(load_checkpoint(checkpoint, kind=learner.kind))
-    with training_progress(epochs, enabled=progressbar) as report:
+    with training_progress(epochs, enabled=options.progressbar) as report:
         while run.epoch < epochs and not run.is_stopped:
             run.train_epoch()
             is_last = run.epoch == epochs
             if is_last or run.epoch % measure_every == 0:
                 run.measure()
             report(run.epoch, {v: run.latest[k] for k, v in learner.displayed.items() if k in run.latest})
-            if checkpoint is not None and (is_last or run.is_stopped or run.epoch % checkpoint_every == 0):
+            if checkpoint is not None and (is_last or run.is_stopped or run.epoch % options.checkpoint_every == 0):
                 save_checkpoint(checkpoint, kind=learner.kind, state=run.state_dict())
     attrs = {name: _as_attribute(value) for name, value in settings.items()}
     return run.history.to_dataset({**attrs, "training_seconds": run.seconds})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -18,21 +17,20 @@ from torch import Tensor, nn
 from pm_neural.training._chains import Chains
 from pm_neural.training._checkpoint import load_checkpoint
 from pm_neural.training._checks import check_integer, check_number, check_parameters
+from pm_neural.training._draws import draws_as_datatree
 from pm_neural.training._early_stopping import EarlyStopping
 from pm_neural.training._gradient import LikelihoodGradient
 from pm_neural.training._layers import Layers
-from pm_neural.training._loop import train
+from pm_neural.training._loop import LoopOptions, check_validation, train
 from pm_neural.training._minibatch import Minibatches
 from pm_neural.training._negative_phase import NegativePhase, make_negative_phase
 from pm_neural.training._optimizer import OptimizerFactory, make_ascent
 from pm_neural.training._rbm_learner import RBMLearner
-from pm_neural.training._schedule import SCHEDULES
+from pm_neural.training._schedule import check_schedule
 from pm_neural.training._threads import threads_for
 
 if TYPE_CHECKING:
     from xarray import DataTree
-
-_N_MEASUREMENTS = 100
 
 
 class RestrictedMachine(nn.Module):
@@ -222,7 +220,7 @@ class RestrictedMachine(nn.Module):
         for draw in draws:
             chains.sweep(sweeps_per_draw)
             draw[...] = chains.v
-        return _as_datatree(draws.transpose(0, 1).cpu().numpy())
+        return draws_as_datatree({"v": draws.transpose(0, 1).cpu().numpy()}, dims={"v": ["visible"]})
 
     # Training
 
@@ -257,24 +255,19 @@ class RestrictedMachine(nn.Module):
     ) -> xr.Dataset:
         """Train, as the subclasses' `fit` say; `own_rates` are those of `make_ascent`."""
         data_rows = self._check_visible(X, "X")
-        validation = None
-        if validation_data is not None:
-            validation = self._check_visible(validation_data, "validation_data")
-        elif early_stopping is not None:
-            raise ValueError("early_stopping watches validation_data, and none were given")
-        if checkpoint is None and resume:
-            raise ValueError("resume=True needs the path of a checkpoint")
-        if checkpoint is not None and not Path(checkpoint).parent.is_dir():
-            raise FileNotFoundError(f"checkpoint: there is no folder {Path(checkpoint).parent}")
-        if learning_rate_schedule not in SCHEDULES:
-            names = ", ".join(map(repr, SCHEDULES))
-            raise ValueError(f"learning_rate_schedule must be one of {names}; got {learning_rate_schedule!r}")
-        epochs = check_integer(epochs, "epochs", minimum=1)
+        check_validation(validation_data, early_stopping)
+        validation = None if validation_data is None else self._check_visible(validation_data, "validation_data")
+        options = LoopOptions(
+            epochs=epochs,
+            measure_every=measure_every,
+            early_stopping=early_stopping,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
+            resume=resume,
+            progressbar=progressbar,
+        )
+        check_schedule(learning_rate_schedule)
         batch_size = min(check_integer(batch_size, "batch_size", minimum=1), len(data_rows))
-        if measure_every is None:
-            measure_every = max(1, epochs // _N_MEASUREMENTS)
-        measure_every = check_integer(measure_every, "measure_every", minimum=1)
-        checkpoint_every = check_integer(checkpoint_every, "checkpoint_every", minimum=1)
         if max_gradient_norm is not None:
             max_gradient_norm = check_number(max_gradient_norm, "max_gradient_norm", minimum=0, exclusive=True)
 
@@ -320,25 +313,10 @@ class RestrictedMachine(nn.Module):
             ascent=ascent,
             max_gradient_norm=max_gradient_norm,
             learning_rate_schedule=learning_rate_schedule,
-            epochs=epochs,
+            epochs=int(epochs),
             rng=rng,
             train=data_rows,
             validation=validation,
         )
         with threads_for(batch_size * self.W.numel()):
-            return train(
-                learner,
-                epochs=epochs,
-                measure_every=measure_every,
-                early_stopping=early_stopping,
-                checkpoint=checkpoint,
-                checkpoint_every=checkpoint_every,
-                resume=resume,
-                progressbar=progressbar,
-            )
-
-
-def _as_datatree(draws: np.ndarray) -> DataTree:
-    from arviz import from_dict  # takes seconds to import, and training does without it
-
-    return from_dict({"posterior": {"v": draws}}, dims={"v": ["visible"]}, check_conventions=False)
+            return train(learner, options)

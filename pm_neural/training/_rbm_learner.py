@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 
 from pm_neural.training._backend import Backend
+from pm_neural.training._data import FREE_ENERGY_GAP, evenly_spaced, fingerprint
 from pm_neural.training._gradient import LikelihoodGradient, clip_norm
 from pm_neural.training._minibatch import Minibatches
 from pm_neural.training._optimizer import Ascent
@@ -67,7 +67,7 @@ class RBMLearner:
             "n_visible": machine.n_visible,
             "n_hidden": machine.n_hidden,
             "dtype": str(machine.W.dtype),
-            "data": _fingerprint(train, validation),
+            "data": fingerprint(train, validation),
             "epochs": epochs,
             **minibatches.settings,
             **gradient.settings,
@@ -75,7 +75,7 @@ class RBMLearner:
             "learning_rate_schedule": learning_rate_schedule,
             "max_gradient_norm": max_gradient_norm,
         }
-        gap = {} if validation is None else _FREE_ENERGY_GAP
+        gap = {} if validation is None else FREE_ENERGY_GAP
         self.measurements: Mapping[str, Mapping[str, str]] = {**machine.measurements, **gap}
         self._machine = machine
         self._backend = backend
@@ -92,8 +92,7 @@ class RBMLearner:
     def _sample_of(self, X: np.ndarray) -> torch.Tensor:
         """Evenly spaced images, so that a sorted data set is represented too."""
         n = min(len(X), max(_LEAST_IMAGES, _LOOK_COST // self._machine.W.numel()))
-        rows = np.linspace(0, len(X) - 1, n).round().astype(int)
-        return torch.as_tensor(X[rows], dtype=self._machine.W.dtype, device=self._machine.W.device)
+        return torch.as_tensor(evenly_spaced(X, n), dtype=self._machine.W.dtype, device=self._machine.W.device)
 
     def train_epoch(self, epoch: int) -> None:
         """Learn from all minibatches once."""
@@ -138,20 +137,3 @@ class RBMLearner:
         self._gradient.load_state_dict(state["gradient"])
         self._backend.set_random_state(state["backend"])
         self._rng.bit_generator.state = state["generator"]
-
-
-_FREE_ENERGY_GAP = {
-    "free_energy_gap": {
-        "long_name": "mean free energy of the validation data less that of the training data",
-        "units": "nats per row",
-    },
-}
-
-
-def _fingerprint(*arrays: np.ndarray | None) -> str:
-    digest = hashlib.sha256()
-    for X in arrays:
-        if X is not None:
-            digest.update(repr(X.shape).encode())
-            digest.update(np.ascontiguousarray(X, dtype=np.float32).tobytes())
-    return digest.hexdigest()[:16]
