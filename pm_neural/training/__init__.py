@@ -15,8 +15,9 @@ except ModuleNotFoundError as error:
     ) from error
 
 from pm_neural.training._early_stopping import EarlyStopping
+from pm_neural.training.energy_network import EnergyNetwork
 from pm_neural.training.gaussian_rbm import GaussianRBM
 from pm_neural.training.rbm import RBM
 from pm_neural.training.standardizer import Standardizer
 
-__all__ = ["RBM", "EarlyStopping", "GaussianRBM", "Standardizer"]
+__all__ = ["RBM", "EarlyStopping", "EnergyNetwork", "GaussianRBM", "Standardizer"]

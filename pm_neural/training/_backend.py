@@ -172,8 +172,12 @@ class TorchBackend:
         torch.bernoulli(mean, generator=self._generator, out=out)
 
     def sample_normal(self, offset: torch.Tensor, *, mean: torch.Tensor, sd: torch.Tensor) -> None:
-        noise = torch.randn(offset.shape, generator=self._generator, **self._options)
-        offset += mean + sd * noise
+        self.add_noise(offset, sd)
+        offset += mean
+
+    def add_noise(self, x: torch.Tensor, sd: torch.Tensor | float) -> None:
+        """Add a draw from N(0, `sd`²) to every element of `x`, in place."""
+        x += sd * torch.randn(x.shape, generator=self._generator, **self._options)
 
     def random_state(self) -> dict[str, Any]:
         return {"generator": self._generator.get_state()}
