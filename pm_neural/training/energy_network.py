@@ -465,7 +465,9 @@ class EnergyNetwork(nn.Module):
             noise²/η: [2]_ has η = 20 and 0.005.
         adjusted : bool
             Whether the chains accept or reject each step, which takes away the bias of the step size, and costs nothing
-            more. Where the acceptance rate in the history falls towards 0, lower `step_size`.
+            more. Where the acceptance rate in the history falls towards 0, lower `step_size`. Without it, chains are
+            thrown out of any well of the energy whose curvature is above 4/η: training can dig one that they never
+            show, into which the density then collapses. A low learning rate and `energy_regularization` help.
         buffer_size : int
             Chains that are kept. They start from the base.
         reinitialized_fraction : float

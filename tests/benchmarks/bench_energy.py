@@ -29,8 +29,9 @@ WIDTH = 64
 TRAINING: dict[str, Any] = {"epochs": 200, "learning_rate": 1e-2}
 METHODS: dict[str, dict[str, Any]] = {
     "adjusted": TRAINING,
-    "adjusted, twice the epochs, rate 3e-3": {"epochs": 400, "learning_rate": 3e-3},
-    "unadjusted, rate 3e-3": {"epochs": 400, "learning_rate": 3e-3, "adjusted": False},
+    "adjusted, 400 epochs, rate 3e-3": {"epochs": 400, "learning_rate": 3e-3},
+    "unadjusted, 400 epochs, rate 1e-3": {"epochs": 400, "learning_rate": 1e-3, "adjusted": False},
+    "unadjusted, 400 epochs, rate 3e-3": {"epochs": 400, "learning_rate": 3e-3, "adjusted": False},
     "noise 0.005": {**TRAINING, "adjusted": False, "noise": 0.005},
 }
 
