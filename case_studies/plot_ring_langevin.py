@@ -131,7 +131,7 @@ def squared_distance(x):
 exact = mass @ squared_distance(plane)
 print(f"the grid holds {mass.sum():.6f} of the mass; the mean squared distance is {exact:.5f}")
 
-n_draws = 1000 if SHORT else 10_000
+n_draws = 800 if SHORT else 10_000
 samplers = {
     "NUTS": (pm.NUTS, {}, n_draws // (10 if SHORT else 5)),
     "Metropolis": (pm.Metropolis, {}, n_draws),

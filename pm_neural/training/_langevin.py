@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pm_neural.training._backend import TorchBackend
+from pm_neural.training._checks import check_number
 
 if TYPE_CHECKING:
     from pm_neural.training.energy_network import EnergyNetwork
@@ -55,6 +56,13 @@ class LangevinChains:
         """The module's energy of the present states, (n_chains,)."""
         return self._points.learnt
 
+    def advance(self, step_size: float, noise: float | None, *, adjusted: bool) -> Tensor:
+        """Make an adjusted step, or one with `noise`, √step_size if None; return the probabilities of acceptance."""
+        if adjusted:
+            return self.adjusted_step(step_size)
+        self.step(step_size, math.sqrt(step_size) if noise is None else noise)
+        return torch.ones(len(self.x))
+
     def step(self, step_size: float, noise: float) -> None:
         """Move each chain by -step_size/2 times its gradient, plus `noise` times N(0, 1) in every coordinate."""
         x = self._points.x - step_size / 2 * self._gradient(self._points)
@@ -99,6 +107,15 @@ class LangevinChains:
 
     def _gradient(self, points: _Points) -> Tensor:
         return self._network.base_gradient(points.x) + self.beta * points.slope
+
+
+def check_noise(noise: float | None, adjusted: bool) -> None:
+    """Refuse a noise that is negative or cannot be chosen."""
+    if noise is None:
+        return
+    if adjusted:
+        raise ValueError("noise belongs to adjusted=False: with an accept step it is the root of step_size")
+    check_number(noise, "noise", minimum=0)
 
 
 class StepSizeTuner:

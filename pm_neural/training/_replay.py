@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from pm_neural.training._backend import TorchBackend
 from pm_neural.training._checks import check_integer, check_number
-from pm_neural.training._langevin import LangevinChains
+from pm_neural.training._langevin import LangevinChains, check_noise
 
 if TYPE_CHECKING:
     from pm_neural.training.energy_network import EnergyNetwork
@@ -63,9 +62,8 @@ class ReplayedLangevin:
         self._n_chains = check_integer(n_chains, "n_chains", minimum=1)
         self._n_steps = check_integer(n_steps, "n_steps", minimum=1)
         self._step_size = check_number(step_size, "step_size", minimum=0, exclusive=True)
-        if noise is not None and adjusted:
-            raise ValueError("noise belongs to adjusted=False: with an accept step it is the root of step_size")
-        self._noise = math.sqrt(self._step_size) if noise is None else check_number(noise, "noise", minimum=0)
+        check_noise(noise, adjusted)
+        self._noise = math.sqrt(self._step_size) if noise is None else float(noise)
         self._adjusted = bool(adjusted)
         buffer_size = check_integer(buffer_size, "buffer_size", minimum=1)
         if buffer_size < self._n_chains:
@@ -95,12 +93,8 @@ class ReplayedLangevin:
         is_new = self._rng.random(self._n_chains) < self._reinitialized_fraction
         start[self._backend.array(is_new)] = self._network.base_draws(int(is_new.sum()), self._backend)
         chains = LangevinChains(self._network, start, self._backend)
-        acceptance = torch.ones(())
         for _ in range(self._n_steps):
-            if self._adjusted:
-                acceptance = chains.adjusted_step(self._step_size).mean()
-            else:
-                chains.step(self._step_size, self._noise)
-        self.acceptance_rate = float(acceptance)
+            acceptance = chains.advance(self._step_size, self._noise, adjusted=self._adjusted)
+        self.acceptance_rate = float(acceptance.mean())
         self.buffer[rows] = chains.x
         return chains.x

@@ -20,7 +20,7 @@ from pm_neural.training._draws import draws_as_datatree
 from pm_neural.training._early_stopping import EarlyStopping
 from pm_neural.training._energy_learner import KIND, EnergyLearner
 from pm_neural.training._energy_partition import annealed_importance_sampling, log_partition_by_quadrature
-from pm_neural.training._langevin import LangevinChains, StepSizeTuner
+from pm_neural.training._langevin import LangevinChains, StepSizeTuner, check_noise
 from pm_neural.training._loop import LoopOptions, check_validation, train
 from pm_neural.training._minibatch import Minibatches
 from pm_neural.training._optimizer import OptimizerFactory, make_ascent
@@ -218,6 +218,7 @@ class EnergyNetwork(nn.Module):
         steps_per_draw: int = 1,
         burn_in: int = 1000,
         step_size: float | None = None,
+        noise: float | None = None,
         adjusted: bool = True,
         start: ArrayLike | Tensor | None = None,
         random_seed: int | np.random.Generator | None = None,
@@ -235,6 +236,9 @@ class EnergyNetwork(nn.Module):
         step_size : float, optional
             η in x ← x − η/2 ∇E(x) + √η N(0, I). If None, it is tuned during `burn_in` to an acceptance rate of 0.57,
             over all chains, and then held.
+        noise : float, optional
+            Standard deviation of the noise, with ``adjusted=False``; by default √η. With any other value the draws
+            are **not from p**, but from about its power η/noise².
         adjusted : bool
             Whether each step is accepted or rejected, so that the chains have the right distribution (MALA), or
             not, which is biased, the more the larger `step_size`, which must then be given.
@@ -264,19 +268,20 @@ class EnergyNetwork(nn.Module):
             step_size = check_number(step_size, "step_size", minimum=0, exclusive=True)
         elif not adjusted or not burn_in:
             raise ValueError("step_size must be given: it is tuned only with adjusted=True, during burn_in")
+        check_noise(noise, adjusted)
         backend = self._backend(np.random.default_rng(random_seed))
         with self._threads(n_chains):
             chains = LangevinChains(self, self._start(start, n_chains, backend), backend)
             tuner = StepSizeTuner(self.first_step_size() if step_size is None else step_size)
             for _ in range(burn_in):
-                rate = self._advance(chains, tuner.step_size, adjusted)
+                rate = chains.advance(tuner.step_size, noise, adjusted=adjusted)
                 if step_size is None:
                     tuner.update(rate.mean().item())
             draws = torch.empty(n_chains, n_draws, *self.shape).to(self.base_mean)
             stats = {name: torch.zeros(n_chains, n_draws) for name in ("energy", "acceptance_rate")}
             for draw in range(n_draws):
                 for _ in range(steps_per_draw):
-                    stats["acceptance_rate"][:, draw] += self._advance(chains, tuner.step_size, adjusted).cpu()
+                    stats["acceptance_rate"][:, draw] += chains.advance(tuner.step_size, noise, adjusted=adjusted).cpu()
                 draws[:, draw] = chains.x
                 stats["energy"][:, draw] = (chains.learnt_energy + self.base_energy(chains.x)).cpu()
         if not torch.isfinite(draws).all():
@@ -297,13 +302,6 @@ class EnergyNetwork(nn.Module):
         if len(points) != n_chains:
             raise ValueError(f"start must have one row per chain, {n_chains}; got shape {points.shape}")
         return backend.array(points.astype(float))
-
-    def _advance(self, chains: LangevinChains, step_size: float, adjusted: bool) -> Tensor:
-        """Make a step; return the probabilities with which the chains accepted it."""
-        if adjusted:
-            return chains.adjusted_step(step_size)
-        chains.step(step_size, math.sqrt(step_size))
-        return torch.ones(len(chains.x))
 
     # Likelihood
 
