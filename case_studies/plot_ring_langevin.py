@@ -75,7 +75,7 @@ for name, options in variants.items():
     networks[name] = make_network()
     history = networks[name].fit(
         ring.train,
-        epochs=100 if SHORT else 400,
+        epochs=80 if SHORT else 400,
         learning_rate=1e-2 if SHORT else 3e-3,
         step_size=0.01,
         random_seed=1,
@@ -131,7 +131,7 @@ def squared_distance(x):
 exact = mass @ squared_distance(plane)
 print(f"the grid holds {mass.sum():.6f} of the mass; the mean squared distance is {exact:.5f}")
 
-n_draws = 800 if SHORT else 10_000
+n_draws = 600 if SHORT else 10_000
 samplers = {
     "NUTS": (pm.NUTS, {}, n_draws // (10 if SHORT else 5)),
     "Metropolis": (pm.Metropolis, {}, n_draws),
@@ -154,7 +154,7 @@ for name, (step_method, options, draws) in samplers.items():
         start = time.process_time()
         idata = pm.sample(
             draws,
-            tune=300 if SHORT else 1000,
+            tune=200 if SHORT else 1000,
             chains=4,
             cores=1,
             step=step,

@@ -42,9 +42,9 @@ class EnergyNetwork(nn.Module):
 
         E(x) = f(x) + \sum_i \frac{(x_i - m_i)^2}{2 s_i^2}, \qquad p(x) = e^{-E(x)} / Z
 
-    f is the module, m and s are the base's and stay as they are. The base is where chains start; far from the data,
-    where nothing tells f what to do, it keeps them from running away; and it is the end of the bridge on which Z is
-    found. Make it wider than the data.
+    f is the module [1]_, m and s are the base's [2]_ and stay as they are. The base is where chains start; far from the
+    data, where nothing tells f what to do, it keeps them from running away; and it is the end of the bridge on which Z
+    is found. Make it wider than the data.
 
     As a torch module it maps points (batch, ...) to E, (batch,): what `pm_neural.Energy` takes.
 
