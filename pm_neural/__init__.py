@@ -1,7 +1,8 @@
 """Energy models and neural sampling for PyMC.
 
 ``import pymc as pm; import pm_neural as pmn``. Distributions and step methods are here; the other parts are loaded on
-first use: ``pmn.training`` (which needs torch), ``pmn.diagnostics``, ``pmn.datasets`` and ``pmn.plots``.
+first use: ``pmn.training`` and ``pmn.spiking`` (which need torch), ``pmn.diagnostics``, ``pmn.datasets`` and
+``pmn.plots``.
 """
 
 from importlib import import_module as _import_module
@@ -20,7 +21,7 @@ from pm_neural.distributions import (
 from step_methods import SGLD, BlockGibbs, EnergyGibbs, Langevin, NeuralSampling
 
 if _TYPE_CHECKING:
-    from pm_neural import datasets, diagnostics, plots, training
+    from pm_neural import datasets, diagnostics, plots, spiking, training
 
 __version__ = "0.1.0"
 
@@ -41,10 +42,11 @@ __all__ = [
     "diagnostics",
     "lattice",
     "plots",
+    "spiking",
     "training",
 ]
 
-_LOADED_ON_USE = frozenset({"datasets", "diagnostics", "plots", "training"})
+_LOADED_ON_USE = frozenset({"datasets", "diagnostics", "plots", "spiking", "training"})
 
 
 def __getattr__(name: str) -> object:

@@ -1,6 +1,25 @@
 """Numba kernels: arrays in, arrays out. They know nothing of PyMC, so each can be tested alone.
 
-================= ===========================================================================================
+================= ==================================================================================================
+`random`          a vectorized stream of random bits (xoshiro256+)
+`units`           what happens to a vector of binary units, given their fields
+`layers`          many chains at once, after the caller's matrix product
+`rbm`             one chain of a restricted Boltzmann machine
+`normal`          normal random numbers
+`gaussian_rbm`    one chain of a restricted Boltzmann machine with Gaussian visible units, and one draw of it
+`gaussian_chains` many chains of such a machine at once
+`chain`           one draw of a restricted Boltzmann machine: old units in, new ones and their energy out
+`pairwise`        one chain of a network with couplings between any units; `pairwise_lattice`, `pairwise_sparse` and
+                  `pairwise_dense` are its three forms
+`gaussian`        one chain of a Gaussian vector, block by block
+`spiking`         one chain of a network of spiking neurons; `spiking_network`, `spiking_refractory`, `spiking_steps`
+                  and `spiking_events` are its parts
+`lif`             many runs of leaky integrate-and-fire neurons, and their gradient
+`lif_sampling`    one run of noisy ones, with renewing synapses
+`enumeration`     log Z of a restricted network and its gradient
+`simd`            vectors in registers for numba
+================= ==================================================================================================
+
 How to write a kernel that can be certified
 -------------------------------------------
 A step method is certified by the exact transition matrix of the kernel that it runs. For this a kernel comes twice,

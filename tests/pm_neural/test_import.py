@@ -72,6 +72,7 @@ def imports_of(package):
         (pm_neural, "distributions", ("torch", "norse")),
         (pm_neural, "diagnostics", ("torch", "norse")),
         (pm_neural, "training", ("pymc", "pytensor")),
+        (pm_neural, "spiking", ("pymc", "pytensor")),
     ],
 )
 def test_arrows_point_one_way(package, folder, forbidden):
