@@ -148,7 +148,7 @@ class RingData:
 
         A uniform distribution on the unit circle, convolved with an isotropic Gaussian, is
 
-        .. math:: p(x) = \frac{1}{2 \pi s^2} \exp\Bigl(-\frac{r^2 + 1}{2 s^2}\Bigr) I_0\Bigl(\frac{r}{s^2}\Bigr),
+        .. math:: p(x) = \frac{1}{2 \pi s^2} \exp\left(-\frac{r^2 + 1}{2 s^2}\right) I_0\left(\frac{r}{s^2}\right),
 
         where :math:`r = |x|`, :math:`s` is `noise` and :math:`I_0` the modified Bessel function.
 

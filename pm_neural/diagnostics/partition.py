@@ -128,6 +128,7 @@ def log_partition(
     where a₀ are the biases of the base rate. For a Gaussian RBM the base rate is N(m, s²), and
 
         log p*_β(v) = −(1 − β) Σ_i (v − m)²_i/2s²_i − β Σ_i (v − a)²_i/2σ²_i + Σ_j softplus(β (b + (v/σ²)W)_j).
+
     The mean of the importance weights is an unbiased
     estimate of Z, so that its log tends to fall short of log Z. Unless told otherwise, as many
     chains then go from the model back to the base rate, and their estimate of log Z tends to be

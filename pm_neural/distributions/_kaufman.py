@@ -17,10 +17,10 @@ def kaufman_log_partition(rows, columns, coupling):
 
     .. math::
 
-        Z = \tfrac12 (2 \sinh 2K)^{mn/2} \Big[
+        Z = \tfrac12 (2 \sinh 2K)^{mn/2} \left[
             \prod_{l \text{ odd}} 2\cosh \tfrac{m\gamma_l}{2} + \prod_{l \text{ odd}} 2\sinh \tfrac{m\gamma_l}{2} +
             \prod_{l \text{ even}} 2\cosh \tfrac{m\gamma_l}{2} + \prod_{l \text{ even}} 2\sinh \tfrac{m\gamma_l}{2}
-        \Big],
+        \right],
 
     l from 0 to 2n − 1, and :math:`\gamma_0 = 2K + \log \tanh K`, which is negative above the critical temperature.
     Here each factor has its share :math:`(2 \sinh 2K)^{m/2}`, so that nothing diverges at K = 0 and nothing cancels.

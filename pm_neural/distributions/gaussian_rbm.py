@@ -76,7 +76,7 @@ class GaussianRBM(Continuous):
 
         \log p(v) = -F(v) - \log Z, \qquad
         F(v) = \sum_i \frac{(v_i - a_i)^2}{2 \sigma_i^2}
-        - \sum_j \operatorname{softplus}\Big(b_j + \sum_i \frac{v_i}{\sigma_i^2} W_{ij}\Big).
+        - \sum_j \operatorname{softplus}\left(b_j + \sum_i \frac{v_i}{\sigma_i^2} W_{ij}\right).
 
     `BlockGibbs` samples it by default; it has a gradient, so that NUTS does, too.
 

@@ -235,8 +235,8 @@ class GaussianGradient(LikelihoodGradient[GaussianLayers]):
 
     .. math::
 
-        \Bigl\langle \frac{(v_i - a_i)^2}{\sigma_i^2} - 2 \frac{v_i (W h)_i}{\sigma_i^2} \Bigr\rangle_d
-        - \Bigl\langle \cdots \Bigr\rangle_m,
+        \left\langle \frac{(v_i - a_i)^2}{\sigma_i^2} - 2 \frac{v_i (W h)_i}{\sigma_i^2} \right\rangle_d
+        - \left\langle \cdots \right\rangle_m,
 
     the other parameters held fixed, centered or not. The hidden means stand in for h.
     """

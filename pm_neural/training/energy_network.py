@@ -155,7 +155,7 @@ class EnergyNetwork(nn.Module):
 
         Parameters
         ----------
-        x : Tensor, (batch, *shape)
+        x : Tensor, (batch, ...)
 
         Returns
         -------
@@ -174,11 +174,11 @@ class EnergyNetwork(nn.Module):
         return ((x - self.base_mean) / self.base_sd).square().flatten(1).sum(1) / 2
 
     def base_gradient(self, x: Tensor) -> Tensor:
-        """Return the gradient of `base_energy`, (batch, *shape)."""
+        """Return the gradient of `base_energy`, (batch, ...)."""
         return (x - self.base_mean) / self.base_sd.square()
 
     def base_draws(self, n: int, backend: TorchBackend) -> Tensor:
-        """Draw points from the base, (n, *shape)."""
+        """Draw points from the base, (n, ...)."""
         x = self.base_mean.repeat(n, *self._ones)
         backend.add_noise(x, self.base_sd)
         return x
@@ -242,7 +242,7 @@ class EnergyNetwork(nn.Module):
         adjusted : bool
             Whether each step is accepted or rejected, so that the chains have the right distribution (MALA), or
             not, which is biased, the more the larger `step_size`, which must then be given.
-        start : array, (n_chains, *shape), optional
+        start : array, (n_chains, ...), optional
             Points to start from; by default drawn from the base.
         random_seed : int or Generator, optional
 
@@ -376,7 +376,7 @@ class EnergyNetwork(nn.Module):
 
         Parameters
         ----------
-        X : array, (n, *shape)
+        X : array, (n, ...)
         log_z : LogPartition or float, optional
             log Z, if it is known already.
         method : {"quadrature", "ais"}
@@ -448,7 +448,7 @@ class EnergyNetwork(nn.Module):
 
         Parameters
         ----------
-        X : array, (n_rows, *shape)
+        X : array, (n_rows, ...)
         epochs : int
             Passes over the data.
         n_steps : int
@@ -484,7 +484,7 @@ class EnergyNetwork(nn.Module):
             Coefficient of the penalty mean f² over the data + mean f² over the chains [2]_, which keeps f small.
         max_gradient_norm : float, optional
             A longer ascent direction, over all parameters together, is cut to this Euclidean norm.
-        validation_data : array, (n, *shape), optional
+        validation_data : array, (n, ...), optional
             Adds the free-energy gap to the history.
         early_stopping : EarlyStopping, optional
             When the free-energy gap ends training; the parameters then go back to those of the last look within the

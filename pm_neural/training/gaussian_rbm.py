@@ -40,7 +40,7 @@ class GaussianRBM(RestrictedMachine):
     .. math::
 
         E(v, h) = \sum_i \frac{(v_i - a_i)^2}{2 \sigma_i^2} - b \cdot h
-        - \Bigl(\frac{v}{\sigma^2}\Bigr)^\top W h, \qquad p(v, h) = e^{-E(v, h)} / Z
+        - \left(\frac{v}{\sigma^2}\right)^\top W h, \qquad p(v, h) = e^{-E(v, h)} / Z
 
     Given the hidden units the visible ones are independent, :math:`v \mid h \sim N(a + W h, \sigma^2)`, so that
     :math:`p(v)` is a mixture of :math:`2^{n_\text{hidden}}` Gaussians of one and the same shape. Given the visible
