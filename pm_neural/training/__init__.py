@@ -19,5 +19,6 @@ from pm_neural.training.energy_network import EnergyNetwork
 from pm_neural.training.gaussian_rbm import GaussianRBM
 from pm_neural.training.rbm import RBM
 from pm_neural.training.standardizer import Standardizer
+from pm_neural.training.vae import VAE
 
-__all__ = ["RBM", "EarlyStopping", "EnergyNetwork", "GaussianRBM", "Standardizer"]
+__all__ = ["RBM", "VAE", "EarlyStopping", "EnergyNetwork", "GaussianRBM", "Standardizer"]

@@ -177,7 +177,11 @@ class TorchBackend:
 
     def add_noise(self, x: torch.Tensor, sd: torch.Tensor | float) -> None:
         """Add a draw from N(0, `sd`²) to every element of `x`, in place."""
-        x += sd * torch.randn(x.shape, generator=self._generator, **self._options)
+        x += sd * self.normal(*x.shape)
+
+    def normal(self, *shape: int) -> torch.Tensor:
+        """Draw numbers from N(0, 1)."""
+        return torch.randn(shape, generator=self._generator, **self._options)
 
     def random_state(self) -> dict[str, Any]:
         return {"generator": self._generator.get_state()}

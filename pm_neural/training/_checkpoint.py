@@ -82,7 +82,7 @@ def _split(value: Any, name: str, tensors: dict[str, np.ndarray]) -> Any:
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
     if isinstance(value, np.ndarray):
-        tensors[name] = np.ascontiguousarray(value)
+        tensors[name] = np.asarray(value, order="C")  # ascontiguousarray would turn a scalar into a vector
         return {_TENSOR_KEY: name}
     if isinstance(value, dict):
         return {key: _split(item, f"{name}.{key}", tensors) for key, item in value.items()}

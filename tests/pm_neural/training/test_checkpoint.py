@@ -28,7 +28,7 @@ def test_everything_comes_back(state, tmp_path):
         np.testing.assert_array_equal(loaded["arrays"][name], array, strict=True)
     np.testing.assert_array_equal(loaded["stream"], state["stream"], strict=True)
     np.testing.assert_array_equal(loaded["tensors"][0], [0, 1, 2, 3])
-    assert loaded["tensors"][1] == 3.5
+    np.testing.assert_array_equal(loaded["tensors"][1], np.float64(3.5), strict=True)
     assert loaded["generator"] == state["generator"]
     assert np.isnan(loaded["plain"].pop("nan"))
     del state["plain"]["nan"]

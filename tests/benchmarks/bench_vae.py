@@ -1,0 +1,75 @@
+"""Variational autoencoders: test likelihood beside that of RBMs and mixtures.
+
+One thread, CPU time of the process.
+"""
+# ruff: noqa: E402
+
+import os
+
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from pm_neural.datasets import ImageData, load_digits, load_mnist_subset
+from pm_neural.diagnostics import log_likelihood, log_partition
+from pm_neural.training import RBM, VAE
+
+type Row = dict[str, Any]
+
+DIGITS = {"epochs": 150}
+MNIST = {"epochs": 30, "batch_size": 64}
+MNIST_RBM = {"epochs": 100, "batch_size": 50, "learning_rate": 0.1}
+SEEDS = (0, 1, 2)
+
+
+def vae_row(problem: str, data: ImageData, options: dict[str, Any], n_importance: int, seed: int = 0) -> Row:
+    start = time.process_time()
+    vae = VAE(data.train.shape[1], n_latent=8)
+    vae.fit(data.train, random_seed=seed, progressbar=False, **options)
+    seconds = time.process_time() - start
+    likelihood = vae.log_likelihood(data.test, n_importance=n_importance, random_seed=0)
+    return {
+        "problem": problem,
+        "model": "VAE, latent 8",
+        "seed": seed,
+        "CPU seconds": seconds,
+        "ELBO": float(vae.elbo(data.test, random_seed=0).mean()),
+        "estimate": likelihood.mean,
+        "other bound": float("nan"),
+    }
+
+
+def rbm_row(problem: str, data: ImageData, n_hidden: int, options: dict[str, Any]) -> Row:
+    start = time.process_time()
+    rbm = RBM(data.train.shape[1], n_hidden)
+    rbm.fit(data.train, random_seed=0, progressbar=False, **options)
+    seconds = time.process_time() - start
+    log_z = log_partition(rbm, "ais", X=data.train, n_chains=100, random_seed=0)
+    likelihood = log_likelihood(rbm, data.test, log_z=log_z)
+    return {
+        "problem": problem,
+        "model": f"RBM, {n_hidden} hidden",
+        "seed": 0,
+        "CPU seconds": seconds,
+        "ELBO": float("nan"),
+        "estimate": likelihood.mean,
+        "other bound": likelihood.bracket[0],
+    }
+
+
+def rows() -> Iterator[Row]:
+    digits, mnist = load_digits(), load_mnist_subset()
+    for seed in SEEDS:
+        yield vae_row("digits 8×8", digits, DIGITS, 5000, seed)
+    yield vae_row("MNIST 28×28", mnist, MNIST, 1000)
+    yield rbm_row("MNIST 28×28", mnist, 200, MNIST_RBM)
+
+
+if __name__ == "__main__":
+    print("test log-likelihood, nats per image: importance-weighted (VAE); forward and reverse AIS (RBM)")
+    print(pd.DataFrame(rows()).to_string(index=False, float_format="{:.2f}".format))
