@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from pm_neural.distributions import (
     BernoulliRBM,
     BoltzmannMachine,
+    Decoder,
     Energy,
     GaussianRBM,
     HiddenUnits,
@@ -30,6 +31,7 @@ __all__ = [
     "BernoulliRBM",
     "BlockGibbs",
     "BoltzmannMachine",
+    "Decoder",
     "Energy",
     "EnergyGibbs",
     "GaussianRBM",

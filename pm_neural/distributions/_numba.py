@@ -25,6 +25,7 @@ from pm_neural.distributions import _draws, _elimination, _kaufman, boltzmann, s
 from pm_neural.distributions._draws import draw_gaussian_visible, draw_hidden, draw_pairwise, draw_visible
 from pm_neural.distributions._elimination import elimination_log_partition
 from pm_neural.distributions.boltzmann import PairSum, PairwiseRV, pair_sum
+from pm_neural.distributions.decoder import DecoderRV
 from pm_neural.distributions.energy import EnergyRV, TorchEnergy, no_draws
 from pm_neural.distributions.gaussian_rbm import GaussianRBMRV
 from pm_neural.distributions.normalizer import MAX_ENUMERATED_UNITS, QuadraticLogPartition, RBMLogPartition
@@ -215,6 +216,21 @@ def _torch_energy(op, node, **kwargs):
         return result
 
     return energy, None
+
+
+@numba_core_rv_funcify.register(DecoderRV)
+def _decoder(op, node):
+    pixels, is_binary, n_visible = op.module.pixels, op.module.is_binary, op.module.n_visible
+    dtype = np.dtype(node.outputs[1].dtype)
+
+    @njit
+    def draw(rng, latent, known):
+        noise = rng.random(n_visible) if is_binary else rng.normal(0.0, 1.0, n_visible)
+        with objmode(result="float64[:]"):
+            result = pixels(latent, noise)
+        return result.astype(dtype)
+
+    return draw, None
 
 
 def _without_errors_in_threads(op):

@@ -15,10 +15,11 @@ except ModuleNotFoundError as error:
     ) from error
 
 from pm_neural.training._early_stopping import EarlyStopping
+from pm_neural.training._latent_evidence import LatentLogLikelihood
 from pm_neural.training.energy_network import EnergyNetwork
 from pm_neural.training.gaussian_rbm import GaussianRBM
 from pm_neural.training.rbm import RBM
 from pm_neural.training.standardizer import Standardizer
 from pm_neural.training.vae import VAE
 
-__all__ = ["RBM", "VAE", "EarlyStopping", "EnergyNetwork", "GaussianRBM", "Standardizer"]
+__all__ = ["RBM", "VAE", "EarlyStopping", "EnergyNetwork", "GaussianRBM", "LatentLogLikelihood", "Standardizer"]

@@ -249,7 +249,8 @@ class VAE(nn.Module):
 
     def rows(self, X: ArrayLike | Tensor) -> Tensor:
         """Return images as a tensor of the parameters' dtype and device."""
-        return torch.as_tensor(X, dtype=self.pixel_bias.dtype, device=self.pixel_bias.device)
+        values = X if isinstance(X, Tensor) else np.array(X)  # torch refuses views that are read-only or run backwards
+        return torch.as_tensor(values, dtype=self.pixel_bias.dtype, device=self.pixel_bias.device)
 
     @property
     def _pixels(self) -> Pixels:

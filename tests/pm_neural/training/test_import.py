@@ -15,4 +15,5 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch, p
 
 
 def test_public_names():
-    assert pm_neural.training.__all__ == ["RBM", "VAE", "EarlyStopping", "EnergyNetwork", "GaussianRBM", "Standardizer"]
+    classes = ["EarlyStopping", "EnergyNetwork", "GaussianRBM", "LatentLogLikelihood", "Standardizer"]
+    assert pm_neural.training.__all__ == ["RBM", "VAE", *classes]
