@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from pm_neural.distributions._frozen_module import FrozenModule
-from pm_neural.training._pixels import GaussianPixels
 from pm_neural.training.vae import VAE
 
 __all__ = ["FrozenDecoder"]
@@ -74,6 +73,6 @@ class FrozenDecoder(FrozenModule):
         """
         vae = cast(VAE, self._module.vae)
         mean = vae.decode(z).to("cpu", torch.float64).numpy()
-        if isinstance(vae.pixels, GaussianPixels):
-            return mean + np.exp(vae.pixels.log_sigma.item()) * noise
-        return (noise < mean).astype(noise.dtype)
+        if vae.sigma is None:
+            return (noise < mean).astype(noise.dtype)
+        return mean + vae.sigma * noise

@@ -21,7 +21,7 @@ from pm_neural.training._latent_evidence import LatentLogLikelihood, anneal, ave
 from pm_neural.training._loop import LoopOptions, check_validation, train
 from pm_neural.training._minibatch import Minibatches
 from pm_neural.training._optimizer import OptimizerFactory, make_ascent
-from pm_neural.training._pixels import BernoulliPixels, Pixels, make_pixels
+from pm_neural.training._pixels import BernoulliPixels, GaussianPixels, Pixels, make_pixels
 from pm_neural.training._schedule import check_schedule
 from pm_neural.training._threads import threads_for
 from pm_neural.training._vae_learner import VAELearner
@@ -147,6 +147,11 @@ class VAE(nn.Module):
         with torch.no_grad():
             for parameter in (*self.encoder.parameters(), *self.decoder.parameters()):
                 parameter.zero_()
+
+    @property
+    def sigma(self) -> float | None:
+        """Standard deviation of Gaussian pixels, None for Bernoulli ones."""
+        return math.exp(self.pixels.log_sigma.item()) if isinstance(self.pixels, GaussianPixels) else None
 
     def extra_repr(self) -> str:
         """Describe the module, for its repr."""

@@ -25,7 +25,7 @@ from pm_neural.training import RBM, VAE
 type Row = dict[str, Any]
 
 DIGITS = {"epochs": 150}
-MNIST = {"epochs": 30, "batch_size": 64}
+MNIST = {"epochs": 30, "batch_size": 64, "warm_up": 10}
 MNIST_RBM = {"epochs": 100, "batch_size": 50, "learning_rate": 0.1}
 SEEDS = (0, 1, 2)
 N_IMAGES, TUNE, DRAWS = 3, 500, 1000
@@ -98,7 +98,8 @@ def likelihood_rows() -> Iterator[Row]:
     digits, mnist = load_digits(), load_mnist_subset()
     for seed in SEEDS:
         yield vae_row("digits 8×8", digits, DIGITS, 5000, seed)
-    yield vae_row("MNIST 28×28", mnist, MNIST, 1000)
+    for seed in SEEDS:
+        yield vae_row("MNIST 28×28", mnist, MNIST, 1000, seed)
     yield rbm_row("MNIST 28×28", mnist, 200, MNIST_RBM)
 
 
