@@ -138,8 +138,9 @@ with pm.Model():
 print(az.summary(idata, kind="all").to_string())
 
 draws = idata["posterior"]["z"].to_numpy().reshape(-1, 2)
-low = np.minimum(draws.min(axis=0), mean[worst] - 3.5 * sd[worst])
-high = np.maximum(draws.max(axis=0), mean[worst] + 3.5 * sd[worst])
+center, spread = draws.mean(axis=0), draws.std(axis=0)
+low = np.minimum(center - 5 * spread, mean[worst] - 3.5 * sd[worst])
+high = np.maximum(center + 5 * spread, mean[worst] + 3.5 * sd[worst])
 axes = np.linspace(low, high, 61)
 grid = np.stack(np.meshgrid(*axes.T), axis=-1)
 with np.errstate(divide="ignore"):
@@ -154,7 +155,7 @@ for n_sd in (1, 2, 3):
     ring = Ellipse(mean[worst], *(2 * n_sd * sd[worst]), fill=False, color="C1", label="encoder" if n_sd == 1 else None)
     ax.add_patch(ring)
 ax.set(xlabel="$z_1$", ylabel="$z_2$", title="posterior of a code: exact (gray), sampled, guessed")
-ax.legend(loc="upper right")
+ax.legend()
 
 cell = np.prod(axes[1] - axes[0])
 by_quadrature = np.log(np.exp(log_joint - log_joint.max()).sum() * cell) + log_joint.max()
