@@ -18,13 +18,14 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from numba import njit
+from scipy.sparse import csr_array
 
 from pm_neural.spiking import LIFSampler, SamplingNetwork, joint_distribution
 from pm_neural.spiking._law import divergence, smoothed
 from pm_neural.spiking._learner import batch_divergences
 from pm_neural.spiking._norse import LIFRefracRecurrentCell
 from step_methods.kernels.random import seed_stream
+from step_methods.kernels.spiking import prepare_spiking, run_spiking
 
 SEEDS = range(10)
 ROUNDS = 3
@@ -150,24 +151,16 @@ def speed_table() -> None:
 # --- LIF sampling -----------------------------------------------------------------------------------
 
 
-@njit
 def sample_exactly(J, b, tau, n_draws, steps_per_draw, rng):
-    """Neural sampling in discrete time, neuron after neuron, with an absolute refractory period of tau steps."""
-    n = len(b)
-    clock = np.zeros(n, np.int64)
-    draws = np.empty((n_draws, n), np.int64)
-    for draw in range(n_draws):
-        for _ in range(steps_per_draw):
-            for k in range(n):
-                if clock[k] >= 2:
-                    clock[k] -= 1
-                    continue
-                u = b[k] - np.log(tau)
-                for j in range(n):
-                    if clock[j] >= 1:
-                        u += J[k, j]
-                clock[k] = tau if rng.random() < 1 / (1 + np.exp(-u)) else 0
-        draws[draw] = clock >= 1
+    """Draws of the kernel of `NeuralSampling`: neuron after neuron, with an absolute refractory period of tau steps."""
+    network = prepare_spiking(csr_array(J), "sequential")
+    stream = seed_stream(rng)
+    counters, n_spikes = np.zeros(len(b), np.int64), np.zeros(len(b), np.int64)
+    no_raster = np.empty(0, np.int32)
+    draws = np.empty((n_draws, len(b)), np.int64)
+    for draw in draws:
+        run_spiking(network, counters, b, 1.0, tau, None, steps_per_draw, stream, n_spikes, no_raster, no_raster)
+        draw[:] = counters >= 1
     return draws
 
 
