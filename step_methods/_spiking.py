@@ -257,8 +257,7 @@ class SpikingPairwise(_Spiking, PairwiseSampler):
             new[self._name][places] = self._from_bits(counters[self._name][places] > 0)
 
     def _energy(self, one: Any, bits: np.ndarray) -> float:
-        with np.errstate(invalid="ignore"):
-            of_pairs = pair_energy(one.network[1])
+        of_pairs = pair_energy(one.network[1])
         if np.isnan(of_pairs):  # where evidence makes a unit certain
             return energy_pairwise(one.network[0], bits, one.plain_biases, one.coupling)
         return of_pairs - float(one.plain_biases @ bits)

@@ -23,6 +23,7 @@ from typing import Literal
 import numpy as np
 import scipy.sparse
 
+from step_methods.kernels._jit import kernel
 from step_methods.kernels.spiking_events import run_events
 from step_methods.kernels.spiking_network import (
     PreparedNetwork,
@@ -247,8 +248,16 @@ def pair_energy(network: PreparedSpiking) -> float:
     NaN if a neuron that is on has an infinite bias.
     """
     _, place_of, _, bias, fields, clocks, *_ = network[2]
-    on = clocks[: place_of.size] > 0
-    return -0.5 * float((fields[: on.size][on] - bias[: on.size][on]).sum())
+    return _pair_energy(place_of.size, bias, fields, clocks)
+
+
+@kernel
+def _pair_energy(n, bias, fields, clocks):
+    energy = 0.0
+    for place in range(n):
+        if clocks[place] > 0:
+            energy -= 0.5 * (fields[place] - bias[place])
+    return energy
 
 
 def _bounds(sizes: np.ndarray) -> np.ndarray:

@@ -6,6 +6,8 @@ Run with ``python -m tests.benchmarks.bench_neural``; one thread, compilation le
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import logging
 import time
 import warnings
 
@@ -27,10 +29,36 @@ def random_network(n: int, scale: float, seed: int) -> tuple[np.ndarray, np.ndar
     return J + J.T, rng.normal(0, 0.5, n)
 
 
+def nest_updates_per_second(J: np.ndarray, b: np.ndarray, tau: int, n_steps: int) -> float:
+    """Million neuron updates a second of NEST: Poisson neurons with a dead time of tau, all updated at once.
+
+    A rectangular potential is made of two jumps, one as the neuron spikes and its opposite tau later. Since neurons
+    hear of each other one step late, the law that is sampled is biased.
+    """
+    import nest
+
+    nest.ResetKernel()
+    nest.set_verbosity("M_ERROR")
+    nest.set(resolution=1.0, local_num_threads=1, rng_seed=1)
+    leak_free = {"tau_m": 1e12, "C_m": 1e12, "I_e": 0.0, "with_reset": False}
+    escape = {"c_1": 0.0, "c_3": 1.0, "dead_time": float(tau), "dead_time_random": False}
+    neurons = nest.Create("pp_psc_delta", b.size, leak_free | escape)
+    neurons.c_2 = list(1e3 / tau * np.exp(b))
+    source, target = np.nonzero(J)
+    ids = np.array(neurons.tolist())
+    for sign, delay in ((1.0, 1.0), (-1.0, 1.0 + tau)):
+        synapse = {"weight": sign * J[source, target], "delay": np.full(source.size, delay)}
+        nest.Connect(ids[source], ids[target], "one_to_one", syn_spec={"synapse_model": "static_synapse"} | synapse)
+    nest.Simulate(100.0)
+    start = time.process_time()
+    nest.Simulate(float(n_steps))
+    return b.size * n_steps / (time.process_time() - start) / 1e6
+
+
 def updates_per_second() -> None:
-    """Print million neuron updates a second inside ``pm.sample``, a hundred steps a draw, tau = 20."""
+    """Print million neuron updates a second inside ``pm.sample``, a hundred steps a draw, tau = 20; and of NEST."""
     print("million neuron updates a second in pm.sample, dense, tau = 20, steps_per_draw = 100")
-    for n, scale, n_draws in ((20, 0.5, 5000), (1000, 0.5 / 1000**0.5, 200)):
+    for n, scale, n_draws in ((20, 0.5, 50_000), (1000, 0.5 / 1000**0.5, 2000)):
         J, b = random_network(n, scale, 1)
         for dtype in ("float32", "float64"):
             for mode, options in {
@@ -45,6 +73,10 @@ def updates_per_second() -> None:
                     pm.sample(n_draws, step=step, **SETTINGS)
                     seconds = time.process_time() - start
                 print(f"  {n:>5} neurons  {dtype}  {mode:<10} {n * 100 * n_draws / seconds / 1e6:8.1f}")
+        if importlib.util.find_spec("nest") is None:
+            print(f"  {n:>5} neurons  NEST: not installed")
+        else:
+            print(f"  {n:>5} neurons  float64  {'NEST':<10} {nest_updates_per_second(J, b, 20, 1_000_000 // n):8.1f}")
 
 
 def accuracy() -> None:
@@ -90,6 +122,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", default=["updates", "accuracy"], help="updates, accuracy")
     parts = parser.parse_args().parts
     warnings.filterwarnings("ignore")
+    logging.getLogger("pymc").setLevel(logging.ERROR)
     for name, part in (("updates", updates_per_second), ("accuracy", accuracy)):
         if name in parts:
             part()

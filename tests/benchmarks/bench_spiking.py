@@ -5,9 +5,8 @@ one step of discrete time; continuous time counts 20 of them for each refractory
 N(0, 0.3 sqrt(40 / n)) but at most N(0, 0.3), and biases N(-1.5, 0.5): the fields have the spread of the 40-neuron
 network of Buesing et al. (2011), whatever the size.
 
-Simulators of spiking networks are no peers here, since they update all neurons at once, which is biased. On a machine
-like that of the published figures NEST did 7.7 (20 neurons) and 1.65 (1000 neurons) million updates a second, Brian2
-0.13 and 1.0.
+Simulators of spiking networks are no peers here, since they update all neurons at once, which is biased;
+``bench_neural.py`` times NEST all the same.
 """
 # ruff: noqa: E402
 
