@@ -189,13 +189,13 @@ J, b = upper + upper.T, rng.normal(-0.5, 0.6, 3)
 sampler = pmn.spiking.LIFSampler.from_network((J, b))
 
 calibration = sampler.calibration
-fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-left.plot(calibration.potentials, calibration.log_odds, "o", label="one neuron, measured")
+fig, ax = plt.subplots(figsize=(5, 3.6), layout="constrained")
+ax.plot(calibration.potentials, calibration.log_odds, "o", label="one neuron, measured")
 middle = float(calibration.potential_of(np.zeros(1))[0])
-left.plot(calibration.potentials, calibration.slope * (calibration.potentials - middle), label="logistic")
-left.set(xlabel="resting voltage less threshold, in sd of the noise", ylabel="log-odds of being refractory")
-left.set(title="activation of a noisy neuron")
-left.legend(frameon=False)
+ax.plot(calibration.potentials, calibration.slope * (calibration.potentials - middle), label="logistic")
+ax.set(xlabel="resting voltage less threshold, in sd of the noise", ylabel="log-odds of being refractory")
+ax.set(title="activation of a noisy neuron")
+ax.legend(frameon=False)
 
 # %%
 # The same machine goes to three samplers made of neurons: the ones just made; a network trained to its exact law; and
@@ -217,14 +217,15 @@ samples = {
     "trained network": trained.sample(32, duration // 8, random_seed=12),
     "NeuralSampling": neural,
 }
-right.bar(np.arange(8) - 0.3, exact.probabilities, 0.2, color="0.6", label="exact")
+fig, ax = plt.subplots(figsize=(7, 3.6), layout="constrained")
+ax.bar(np.arange(8) - 0.3, exact.probabilities, 0.2, color="0.6", label="exact")
 for place, (name, tree) in enumerate(samples.items()):
     law = pmn.diagnostics.state_probabilities(tree, "z", values=(0, 1))
-    right.bar(np.arange(8) - 0.1 + 0.2 * place, law.probabilities, 0.2, color=f"C{place}", label=name)
+    ax.bar(np.arange(8) - 0.1 + 0.2 * place, law.probabilities, 0.2, color=f"C{place}", label=name)
     print(f"{name:16} KL {pmn.diagnostics.kl_divergence(exact, law)}")
-right.set_xticks(np.arange(8), state_names(3))
-right.set(title="a Boltzmann machine of three units", ylabel="probability")
-right.legend(frameon=False)
+ax.set_xticks(np.arange(8), state_names(3))
+ax.set(title="a Boltzmann machine of three units", ylabel="probability")
+ax.legend(frameon=False)
 
 # %%
 # The first two samplers are *approximate*, and the attributes of what they return say so, and how far off they are
