@@ -16,8 +16,8 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch, p
         importlib.import_module("pm_neural.spiking")
 
 
-def test_import_does_not_warn():
-    code = "import pm_neural as pmn; pmn.spiking.SamplingNetwork"
+def test_import_does_not_warn_nor_set_up_logging():
+    code = "import logging, pm_neural as pmn; pmn.spiking.SamplingNetwork; assert not logging.root.handlers"
     result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert not result.stderr
