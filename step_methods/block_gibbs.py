@@ -13,14 +13,13 @@ from pymc.step_methods.compound import BlockedStep, Competence, StepMethodState
 from pymc.step_methods.state import dataclass_state
 from pymc.util import RandomGenerator, get_random_generator, get_value_vars_from_user_vars
 from pytensor.graph.basic import Variable
-from rich.progress import TextColumn
-from rich.table import Column
 
 from step_methods._blocks import Blocks, blocks_by_name, parse_blocks
 from step_methods._checks import at_least_one
 from step_methods._gaussian import GaussianSampler
 from step_methods._gaussian_restricted import GaussianRestrictedSampler
 from step_methods._pairwise import PairwiseSampler
+from step_methods._progress import ProgressColumns
 from step_methods._restricted import Decisions, RestrictedSampler, Scan, Units
 from step_methods.evidence import Evidence
 from step_methods.kernels.random import fill_integers, seed_stream
@@ -48,7 +47,7 @@ class BlockGibbsState(StepMethodState):
     stream: np.ndarray
 
 
-class BlockGibbs(BlockedStep):
+class BlockGibbs(ProgressColumns, BlockedStep):
     r"""Block Gibbs sampling of restricted Boltzmann machines, Boltzmann machines, Ising fields and Gaussian vectors.
 
     Units that do not interact are independent given the others, so they are drawn together from their exact
@@ -152,6 +151,7 @@ class BlockGibbs(BlockedStep):
     """
 
     name = "block_gibbs"
+    progress_columns: ClassVar[dict] = {"energy": ("Energy", "0.2f"), "flip_rate": ("Flip rate", "0.2f")}
     default_tune_steps = 100
     stats_dtypes_shapes: ClassVar[dict] = {"energy": (np.float64, []), "flip_rate": (np.float64, [])}
     _state_class = BlockGibbsState
@@ -424,21 +424,6 @@ class BlockGibbs(BlockedStep):
     def competence(var: Variable, has_grad: bool = False) -> Competence:
         """IDEAL for layers of networks, INCOMPATIBLE with everything else."""
         return Competence.IDEAL if is_layer(var) else Competence.INCOMPATIBLE
-
-    @staticmethod
-    def _progressbar_config(n_chains: int = 1) -> tuple[list[TextColumn], dict[str, list[float]]]:
-        columns = [
-            TextColumn("{task.fields[energy]:0.2f}", table_column=Column("Energy", ratio=1)),
-            TextColumn("{task.fields[flip_rate]:0.2f}", table_column=Column("Flip rate", ratio=1)),
-        ]
-        return columns, {"energy": [0.0] * n_chains, "flip_rate": [0.0] * n_chains}
-
-    @staticmethod
-    def _make_progressbar_update_functions():
-        def update_stats(step_stats):
-            return {key: step_stats[key] for key in ("energy", "flip_rate")}
-
-        return (update_stats,)
 
 
 def _values_with_evidence(reader: NetworkReader, name: str) -> tuple[int, int]:

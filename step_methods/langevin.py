@@ -16,11 +16,10 @@ from pymc.util import RandomGenerator, get_random_generator, get_value_vars_from
 from pymc.vartypes import continuous_types
 from pytensor.graph.basic import Variable
 from pytensor.tensor.random.type import RandomType
-from rich.progress import TextColumn
-from rich.table import Column
 
 from step_methods._adaptation import Adaptation, AdaptationState, first_step_size
 from step_methods._checks import at_least_one, positive
+from step_methods._progress import ProgressColumns
 from step_methods.evidence import check_full_data
 
 __all__ = ["SGLD", "Langevin"]
@@ -50,12 +49,16 @@ class GradientStepState(StepMethodState):
     _last: _Position | None
 
 
-class _GradientStep(BlockedStep):
+class _GradientStep(ProgressColumns, BlockedStep):
     """A step that moves along the gradient of the model's log-density, in the unconstrained space.
 
     Subclasses give `_move` and `_start_chain`.
     """
 
+    progress_columns: ClassVar[dict] = {
+        "step_size": ("Step size", "0.2g"),
+        "acceptance_rate": ("Acceptance", "0.2f"),
+    }
     stats_dtypes_shapes: ClassVar[dict] = {
         "acceptance_rate": (np.float64, []),
         "step_size": (np.float64, []),
@@ -194,21 +197,6 @@ class _GradientStep(BlockedStep):
     def competence(var: Variable, has_grad: bool = False) -> Competence:
         """INCOMPATIBLE: used where it is asked for."""
         return Competence.INCOMPATIBLE
-
-    @staticmethod
-    def _progressbar_config(n_chains: int = 1) -> tuple[list[TextColumn], dict[str, list[float]]]:
-        columns = [
-            TextColumn("{task.fields[step_size]:0.2g}", table_column=Column("Step size", ratio=1)),
-            TextColumn("{task.fields[acceptance_rate]:0.2f}", table_column=Column("Acceptance", ratio=1)),
-        ]
-        return columns, {"step_size": [0.0] * n_chains, "acceptance_rate": [0.0] * n_chains}
-
-    @staticmethod
-    def _make_progressbar_update_functions():
-        def update_stats(step_stats):
-            return {key: step_stats[key] for key in ("step_size", "acceptance_rate")}
-
-        return (update_stats,)
 
 
 @dataclass_state

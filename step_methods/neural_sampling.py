@@ -16,9 +16,8 @@ from pymc.step_methods.state import dataclass_state
 from pymc.util import RandomGenerator, get_random_generator, get_value_vars_from_user_vars
 from pytensor.graph.basic import Variable
 from pytensor.tensor.random.basic import BernoulliRV
-from rich.progress import TextColumn
-from rich.table import Column
 
+from step_methods._progress import ProgressColumns
 from step_methods._refractory import Chance, Dynamics, Forced, Order, RefractoryFunction, refractory_function
 from step_methods._restricted import Units
 from step_methods._spiking import Recorder, SpikingPairwise, SpikingRestricted
@@ -54,7 +53,7 @@ class NeuralSamplingState(StepMethodState):
     neurons: list[Any]
 
 
-class NeuralSampling(BlockedStep):
+class NeuralSampling(ProgressColumns, BlockedStep):
     r"""Sample networks of binary units, and any binary model, by the dynamics of spiking neurons.
 
     Each unit is a neuron. A spike switches it on for a refractory period of `tau` steps, and its logit, the membrane
@@ -176,6 +175,7 @@ class NeuralSampling(BlockedStep):
     """
 
     name = "neural_sampling"
+    progress_columns: ClassVar[dict] = {"energy": ("Energy", "0.2f"), "rate": ("Rate", "0.2f")}
     default_tune_steps = 100
     stats_dtypes_shapes: ClassVar[dict] = {
         "spikes": (np.int64, []),
@@ -423,21 +423,6 @@ class NeuralSampling(BlockedStep):
     def competence(var: Variable, has_grad: bool = False) -> Competence:
         """INCOMPATIBLE with everything, so that it is only used where it is asked for."""
         return Competence.INCOMPATIBLE
-
-    @staticmethod
-    def _progressbar_config(n_chains: int = 1) -> tuple[list[TextColumn], dict[str, list[float]]]:
-        columns = [
-            TextColumn("{task.fields[energy]:0.2f}", table_column=Column("Energy", ratio=1)),
-            TextColumn("{task.fields[rate]:0.2f}", table_column=Column("Rate", ratio=1)),
-        ]
-        return columns, {"energy": [0.0] * n_chains, "rate": [0.0] * n_chains}
-
-    @staticmethod
-    def _make_progressbar_update_functions():
-        def update_stats(step_stats):
-            return {key: step_stats[key] for key in ("energy", "rate")}
-
-        return (update_stats,)
 
 
 class EnergyGibbs(NeuralSampling):
