@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -98,8 +99,9 @@ class SamplingNetwork(nn.Module):
     sharpness : float
         α of the surrogate derivative 1 / (α ``|x|`` + 1)² of a step at x [2]_. Small ones let gradients grow over time.
     engine : {"fused", "norse"}
-        What simulates: one numba kernel for the whole run and its gradient, on the CPU, or Norse's cell stepped in
-        Python, on any device. Spikes and gradients are the same up to rounding.
+        What simulates: one kernel for the whole run and one for its gradient, compiled by numba for the CPU and by
+        Triton for CUDA devices; or Norse's cell stepped in Python, on any device. Spikes and gradients are the same up
+        to rounding.
     dtype : torch.dtype
         float32 (the default) or float64.
     device : torch.device or str, optional
@@ -115,7 +117,9 @@ class SamplingNetwork(nn.Module):
     Raises
     ------
     ValueError, TypeError
-        An argument is bad, or the engine is "fused" and the device not the CPU.
+        An argument is bad, or the engine is "fused" and the device neither the CPU nor CUDA.
+    ImportError
+        The engine is "fused", the device CUDA, and Triton missing.
 
     References
     ----------
@@ -303,7 +307,8 @@ class SamplingNetwork(nn.Module):
         p = self.neuron_parameters
         if self.engine == "fused":
             events = InputSpikes.from_dense(inputs) if isinstance(inputs, Tensor) else inputs
-            traces = Traces(*run_fused(events, state, input_weights, recurrent_weights, p, STEP))
+            run = _fused_simulator(self.leak.device)
+            traces = Traces(*run(events, state, input_weights, recurrent_weights, p, STEP))
         else:
             if isinstance(inputs, InputSpikes):
                 inputs = inputs.to_dense(dtype=self.leak.dtype, device=self.leak.device)
@@ -542,8 +547,8 @@ class SamplingNetwork(nn.Module):
     def _check_engine(self) -> None:
         if self.engine not in ENGINES:
             raise ValueError(f"engine must be one of {', '.join(map(repr, ENGINES))}; got {self.engine!r}")
-        if self.engine == "fused" and self.leak.device.type != "cpu":
-            raise ValueError(f"engine='fused' runs on the CPU; got device {self.leak.device}: use engine='norse' there")
+        if self.engine == "fused":
+            _fused_simulator(self.leak.device)
 
     def _check_inputs(self, inputs: InputSpikes | Tensor) -> int:
         shape = tuple(inputs.shape)
@@ -555,13 +560,29 @@ class SamplingNetwork(nn.Module):
         """Return `state` cut off from the run that led there."""
         tensors = {"z": state.lif.z, "v": state.lif.v, "i": state.lif.i, "rho": state.rho}
         for name, tensor in tensors.items():
-            if tuple(tensor.shape) != (n_chains, self.n_neurons) or tensor.dtype != self.leak.dtype:
+            expected = (n_chains, self.n_neurons), self.leak.dtype, self.leak.device
+            if (tuple(tensor.shape), tensor.dtype, tensor.device) != expected:
                 raise ValueError(
-                    f"state must hold {name} of shape ({n_chains}, {self.n_neurons}) and {self.leak.dtype}; "
-                    f"got {tuple(tensor.shape)} and {tensor.dtype}"
+                    "state must hold {} of shape {}, {}, on {}; ".format(name, *expected)
+                    + f"got {tuple(tensor.shape)}, {tensor.dtype}, on {tensor.device}"
                 )
         z, v, i, rho = (tensor.detach() for tensor in tensors.values())
         return LIFRefracState(LIFState(z, v, i), rho)
+
+
+def _fused_simulator(device: torch.device) -> Callable[..., tuple[Tensor, Tensor, Tensor, LIFRefracState]]:
+    """Return what the engine "fused" runs on a device."""
+    if device.type == "cpu":
+        return run_fused
+    if device.type != "cuda":
+        raise ValueError(f"engine='fused' runs on the CPU and on CUDA; got device {device}: use engine='norse' there")
+    try:
+        from pm_neural.spiking._fused_cuda import run_fused_cuda
+    except ImportError as error:
+        raise ImportError(
+            "engine='fused' needs Triton on CUDA devices, which comes with torch on Linux; use engine='norse'"
+        ) from error
+    return run_fused_cuda
 
 
 def _teacher_stream() -> np.ndarray:

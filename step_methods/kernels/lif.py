@@ -304,8 +304,7 @@ def differentiate_lif(
                     by_voltage = by_voltage + load(by_voltages, there, VECTOR_BYTES)
 
                 by_spike = by_spike + by_counter * (neurons.refractory_steps - left)
-                silent = 1.0 - load(record.spikes, there, VECTOR_BYTES)
-                by_left = choose(left >= 1.0, by_counter * silent, zero)
+                by_left = choose(left >= 1.0, by_counter, zero)
                 clamped = choose(fires, zero + neurons.reset, u)
                 by_held = by_voltage * (v - clamped) - choose(fires, by_spike, zero) - by_left
                 by_potential = by_spike * _surrogate(u - neurons.threshold, neurons.sharpness)

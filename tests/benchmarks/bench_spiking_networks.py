@@ -1,8 +1,10 @@
 """Spiking networks: what training reaches, the fused simulator against Norse, and sampling without training.
 
-One thread; seconds are CPU time of the process, compilation apart.
+One thread; seconds are CPU time of the process, on a CUDA device those of the clock; compilation apart.
 
-    python tests/benchmarks/bench_spiking_networks.py [training3] [training5] [speed] [lif]
+    python tests/benchmarks/bench_spiking_networks.py [training3] [training5] [speed] [speed_cuda] [lif]
+
+All tables by default, that of CUDA where there is a device.
 """
 # ruff: noqa: E402
 
@@ -77,13 +79,20 @@ def training_table(n_readout: int) -> None:
 # --- speed ----------------------------------------------------------------------------------------
 
 
-def seconds_of(work: Callable[[], object], rounds: int) -> float:
+def seconds_of(work: Callable[[], object], rounds: int, device: str) -> float:
     times = []
     for _ in range(rounds):
-        start = time.process_time()
+        start = now(device)
         work()
-        times.append(time.process_time() - start)
+        times.append(now(device) - start)
     return statistics.median(times)
+
+
+def now(device: str) -> float:
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def forward_backward(network: SamplingNetwork, inputs: object) -> Callable[[], object]:
@@ -116,8 +125,9 @@ def norses_own(network: SamplingNetwork, inputs: torch.Tensor) -> Callable[[], o
     return work
 
 
-def speed_table() -> None:
-    print("\nforward and backward, seconds; 256 inputs at 30 Hz, float32 unless said")
+def speed_table(device: str) -> None:
+    where = "one thread" if device == "cpu" else torch.cuda.get_device_name()
+    print(f"\nforward and backward, seconds, {where}; 256 inputs at 30 Hz, float32 unless said")
     print("    T  batch  neurons    fused    Norse   ratio")
     base = {"n_steps": 1000, "n_chains": 32, "n_neurons": 32, "dtype": torch.float32}
     changes = (
@@ -132,19 +142,20 @@ def speed_table() -> None:
     )
     for change in changes:
         setting = base | change
-        network = SamplingNetwork(n_neurons=setting["n_neurons"], dtype=setting["dtype"], random_seed=0)
+        sizes = {name: setting[name] for name in ("n_neurons", "dtype")}
+        network = SamplingNetwork(**sizes, device=device, random_seed=0)
         inputs = network.draw_inputs(setting["n_steps"], setting["n_chains"], random_seed=0)
-        dense = inputs.to_dense(dtype=setting["dtype"])
+        dense = inputs.to_dense(dtype=setting["dtype"], device=device)
         fused = forward_backward(network, inputs)
         fused()  # compiles
-        fast = seconds_of(fused, 3 * ROUNDS)
+        fast = seconds_of(fused, 3 * ROUNDS, device)
         network.engine = "norse"
-        slow = seconds_of(forward_backward(network, dense), 1 if change else ROUNDS)
+        slow = seconds_of(forward_backward(network, dense), 1 if change else ROUNDS, device)
         note = "float64" if change.get("dtype") else ""
-        sizes = f"{setting['n_steps']:5d}  {setting['n_chains']:5d}  {setting['n_neurons']:7d}"
-        print(f"{sizes}  {fast:7.4f}  {slow:7.3f}  {slow / fast:6.1f}  {note}", flush=True)
+        row = f"{setting['n_steps']:5d}  {setting['n_chains']:5d}  {setting['n_neurons']:7d}"
+        print(f"{row}  {fast:7.4f}  {slow:7.3f}  {slow / fast:6.1f}  {note}", flush=True)
         if not change:
-            own = seconds_of(norses_own(network, dense), ROUNDS)
+            own = seconds_of(norses_own(network, dense), ROUNDS, device)
             print(f"{'Norse 1.1.0 as it comes':>22}  {fast:7.4f}  {own:7.3f}  {own / fast:6.1f}", flush=True)
 
 
@@ -197,11 +208,13 @@ def lif_table() -> None:
 TABLES: dict[str, Callable[[], None]] = {
     "training3": lambda: training_table(3),
     "training5": lambda: training_table(5),
-    "speed": speed_table,
+    "speed": lambda: speed_table("cpu"),
+    "speed_cuda": lambda: speed_table("cuda"),
     "lif": lif_table,
 }
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for name in sys.argv[1:] or TABLES:
+    here = [name for name in TABLES if name != "speed_cuda" or torch.cuda.is_available()]
+    for name in sys.argv[1:] or here:
         TABLES[name]()

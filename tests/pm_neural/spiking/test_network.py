@@ -204,7 +204,7 @@ def test_seeds_and_copies(rng):
         ({"leak": "high"}, TypeError, "leak must be a number"),
         ({"engine": "brian"}, ValueError, "engine must be one of 'fused', 'norse'; got 'brian'"),
         ({"dtype": torch.float16}, TypeError, "dtype must be torch.float32 or torch.float64"),
-        ({"device": "meta"}, ValueError, "engine='fused' runs on the CPU; got device meta"),
+        ({"device": "meta"}, ValueError, "engine='fused' runs on the CPU and on CUDA; got device meta"),
     ],
 )
 def test_bad_arguments(options, error, message):
