@@ -47,10 +47,18 @@ class Dynamics:
         return np.zeros(n, np.float64 if self.continuous else np.int64)
 
 
+def _smooth_rise(x: np.ndarray) -> np.ndarray:
+    """Return a function that rises from 0 to 1 between x = 0 and 1 with flat ends, and is constant outside."""
+    x = np.clip(x, 0.0, 1.0)
+    return x - np.sin(2.0 * np.pi * x) / (2.0 * np.pi)
+
+
 # By the fraction s of the refractory period that is left: 1 for s = 0, and 0 right after a spike, where s = 1.
 _NAMED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "linear": lambda s: 1.0 - s,
-    "smooth": lambda s: 1.0 - s + np.sin(2.0 * np.pi * s) / (2.0 * np.pi),
+    "smooth": lambda s: _smooth_rise(1.0 - s),
+    "early": lambda s: _smooth_rise(4.0 * (1.0 - s)),
+    "late": lambda s: _smooth_rise(1.0 - 2.0 * s),
 }
 
 
@@ -63,9 +71,14 @@ def refractory_function(g: RefractoryFunction, tau: int) -> np.ndarray:
     Parameters
     ----------
     g : str, callable or array_like
-        ``"linear"`` and ``"smooth"`` grow from 0 to 1 over the period, in a straight line or with flat ends. A callable
-        takes the fractions s = (c − 1) / (tau − 1) of the period that are left, from 0 to 1, and returns g. An array
-        has tau + 1 values, g at the counters 0 to tau.
+        A callable takes the fractions s = (c − 1) / (tau − 1) of the period that are left, from 0 to 1, and returns g.
+        An array has tau + 1 values, g at the counters 0 to tau. The names stand for functions that grow from 0 right
+        after a spike to 1; all but the first are those of Table 1 of [1]_:
+
+        - ``"linear"``: in a straight line over the whole period, 1 − s;
+        - ``"smooth"``: over the whole period, with flat ends, 1 − s + sin(2πs) / (2π);
+        - ``"early"``: in the first quarter of the period, 4(1 − s) + sin(8πs) / (2π), and 1 from then on;
+        - ``"late"``: in the second half of the period, 1 − 2s + sin(4πs) / (2π), and 0 before.
     tau : int
         At least 2.
 
@@ -75,12 +88,21 @@ def refractory_function(g: RefractoryFunction, tau: int) -> np.ndarray:
         If it is none of these.
     ValueError
         If a name is unknown; if the values are too few or many, not in [0, 1], or not 1 at the counters 0 and 1.
+
+    Notes
+    -----
+    Table 1 has the functions by c / tau, which leaves g below 1 at the counter 1. They are taken at s because g must be
+    1 there: otherwise no firing probability gives a strong input its odds.
+
+    References
+    ----------
+    .. [1] L. Buesing, J. Bill, B. Nessler, W. Maass, PLoS Comput. Biol. 7 (2011) e1002211.
     """
     left = np.maximum(np.arange(tau + 1) - 1, 0) / (tau - 1)
     if isinstance(g, str):
         if g not in _NAMED:
             raise ValueError(f"g must be one of {sorted(_NAMED)}, a function or an array, got {g!r}")
-        values = np.clip(_NAMED[g](left), 0.0, 1.0)
+        values = np.clip(_NAMED[g](left), 0.0, 1.0)  # rounding
     elif callable(g):
         values = np.asarray(g(left), np.float64)
     else:

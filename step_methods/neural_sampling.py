@@ -108,9 +108,12 @@ class NeuralSampling(ProgressColumns, BlockedStep):
         Continuous time has no order.
     g : str, callable or array_like, optional
         The refractory function of the relative mechanism: how ready a neuron is to spike. ``"linear"`` (the default)
-        and ``"smooth"`` recover from 0 after a spike to 1, in a straight line or slowly at both ends. A callable takes
-        the fractions of the refractory period that are left, tau + 1 numbers (the counters 0 to tau) from 0 to 1;
-        an array has the tau + 1 values. g must be in [0, 1], and 1 for the counters 0 and 1.
+        recovers from 0 after a spike to 1 in a straight line. Three others are those of the paper (Table 1 of [1]_),
+        flat at both ends of their rise: ``"smooth"`` recovers over the whole period, ``"early"`` in its first
+        quarter, ``"late"`` in its second half. They are taken at s = (ζ − 1) / (tau − 1), the fraction of the
+        period that is left, where the paper has ζ / tau: a neuron must be fully ready for the counters 0 and 1. A
+        callable takes these fractions, tau + 1 numbers (the counters 0 to tau) from 0 to 1; an array has the tau + 1
+        values. g must be in [0, 1], and 1 for the counters 0 and 1.
     record_spikes : bool
         Keep the raster of all spikes, a bit for each neuron and step or a float32 for each possible spike, as the
         sampler statistic ``spike_raster``, which `pmn.diagnostics.spike_raster` reads and `pmn.plots.spike_raster`

@@ -2,8 +2,10 @@
 
 import itertools
 import multiprocessing
+import re
 import warnings
 from functools import partial
+from pathlib import Path
 
 import cloudpickle
 import numpy as np
@@ -19,7 +21,7 @@ from scipy.special import expit, softmax
 
 import pm_neural as pmn
 from pm_neural.diagnostics import stationary_distribution, transition_matrix
-from step_methods._refractory import Chance, firing_probability, renew
+from step_methods._refractory import Chance, firing_probability, refractory_function, renew
 from step_methods._spiking_logp import SpikingLogp
 from step_methods.raster import unpack_spikes
 
@@ -206,17 +208,52 @@ def relative(vars, **options):
         return pmn.NeuralSampling(vars, refractory="relative", **options)
 
 
+NAMED = ("linear", "smooth", "early", "late")
+
+
+def test_named_refractory_functions():
+    """Against the formulas of the paper's table. With tau = 21, half the period after a spike is the counter 11."""
+    g = {name: refractory_function(name, 21) for name in NAMED}
+    s = np.maximum(np.arange(22) - 1, 0) / 20
+    formulas = {
+        "linear": 1 - s,
+        "smooth": 1 - s + np.sin(2 * np.pi * s) / (2 * np.pi),
+        "early": 4 * (1 - s) + np.sin(8 * np.pi * s) / (2 * np.pi),
+        "late": 1 - 2 * s + np.sin(4 * np.pi * s) / (2 * np.pi),
+    }
+    for name, values in formulas.items():
+        np.testing.assert_allclose(g[name], np.clip(values, 0, 1), rtol=0, atol=1e-14)
+        assert (np.diff(g[name]) <= 0).all()
+    assert (g["early"] >= g["smooth"]).all()
+    assert (g["smooth"] >= g["late"]).all()
+    assert (g["late"][11:] == 0).all()
+    assert (g["late"][:11] > 0).all()
+    assert (g["early"][:17] == 1).all()
+    assert (g["early"][17:] < 1).all()
+
+
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("tau", [2, 3, 1000])
+def test_named_refractory_functions_end_at_0_and_1_exactly(name, tau):
+    """With tau = 2, and in the case of "late" with 3, the relative period is the absolute one."""
+    values = refractory_function(name, tau)
+    assert (values[:2] == 1).all()
+    assert values[-1] == 0
+    if tau == 3:
+        assert values[2] == {"early": 1, "late": 0}.get(name, 0.5)
+
+
 @pytest.mark.parametrize(
-    "g",
-    ["linear", "smooth", lambda s: (1 - s) ** 2, [1, 1, 0.2, 0.1, 0]],
-    ids=["linear", "smooth", "callable", "array"],
+    ("g", "tau"),
+    [*((name, 6) for name in NAMED), (lambda s: (1 - s) ** 2, 4), ([1, 1, 0.2, 0.1, 0], 4)],
+    ids=[*NAMED, "callable", "array"],
 )
-def test_one_relative_neuron_has_the_right_odds(g):
+def test_one_relative_neuron_has_the_right_odds(g, tau):
     """The condition that defines f."""
     for bias in (-3.0, 0.0, 2.0):
         with pm.Model():
             z = pmn.BoltzmannMachine("z", np.zeros((1, 1)), [bias])
-            T = transition_matrix(relative([z], tau=4, g=g))
+            T = transition_matrix(relative([z], tau=tau, g=g))
         on = stationary_distribution(T.matrix)[1:].sum()
         np.testing.assert_allclose(on, expit(bias), atol=1e-12)
 
@@ -233,6 +270,36 @@ def test_the_relative_mechanism_is_biased_and_says_so(rng):
     sampled = np.bincount(code, stationary_distribution(T.matrix))
     assert 1e-3 < np.abs(exact - sampled).sum() / 2 < 0.2
     assert "Approximate if" in pmn.NeuralSampling.__doc__
+
+
+@pytest.mark.parametrize(
+    ("tau", "g"),
+    [
+        (3, "linear"),
+        (3, "early"),
+        *(pytest.param(3, g, marks=pytest.mark.slow) for g in ("smooth", "late")),
+        *(pytest.param(6, g, marks=pytest.mark.slow) for g in NAMED),
+    ],
+)
+def test_bias_is_that_of_the_table_in_the_docs(tau, g):
+    """Mean and largest of ten networks, to the four digits printed for each scale of the couplings."""
+    page = (Path(__file__).parents[2] / "docs" / "exactness.md").read_text()
+    (row,) = re.findall(rf"^\| {tau} +\| `{g}` *\|(.*)\|$", page, re.MULTILINE)
+    cells = [cell.strip() for cell in row.split("|")]
+    for cell, scale in zip(cells, (0.3, 0.6, 1.2, 2.4), strict=True):
+        rng = np.random.default_rng(1)
+        bias = [relative_bias(symmetric(rng, 3, scale), rng.normal(size=3), tau, g) for _ in range(10)]
+        assert cell == f"{np.mean(bias):.4f} ({max(bias):.4f})"
+
+
+def relative_bias(couplings, biases, tau, g):
+    """Return the total variation distance of the neurons' own stationary law from the network's."""
+    with pm.Model():
+        z = pmn.BoltzmannMachine("z", couplings, biases)
+        T = transition_matrix(relative([z], tau=tau, g=g))
+    code = (T.states > 0) @ [4, 2, 1]
+    exact = np.bincount(code, extended_law(T.states, couplings, biases, tau))
+    return np.abs(exact - np.bincount(code, stationary_distribution(T.matrix))).sum() / 2
 
 
 @pytest.mark.parametrize("through_logp", [False, True])
@@ -703,7 +770,11 @@ def test_bad_options(small, options, error, message):
 @pytest.mark.parametrize(
     ("g", "error", "message"),
     [
-        ("square", ValueError, r"g must be one of \['linear', 'smooth'\], a function or an array, got 'square'"),
+        (
+            "square",
+            ValueError,
+            r"g must be one of \['early', 'late', 'linear', 'smooth'\], a function or an array, got 'square'",
+        ),
         (object(), TypeError, "g must be the name of a function, a function or an array"),
         ([1, 1, 0], ValueError, r"g must have tau \+ 1 = 5 values, for the counters 0 to tau, got shape \(3,\)"),
         ([1, 1, 0.5, 0.5, -0.1], ValueError, "g must be between 0 and 1 everywhere"),
