@@ -39,7 +39,7 @@ import pymc as pm
 import pm_neural as pmn
 from pm_neural import diagnostics
 
-# sphinx_gallery_thumbnail_number = 3
+# sphinx_gallery_thumbnail_number = 4
 SHORT = "PM_NEURAL_SHORT" in os.environ  # for a quick look: fewer draws
 
 rng = np.random.default_rng(5)
@@ -167,6 +167,67 @@ print(f"  Poisson probabilities      {bias(firing=poisson):.4f}")
 # others join them. ``NeuralSampling`` draws them uniformly from 1 to :math:`\tau`, and again whenever another step
 # method of the model has changed a unit; otherwise clocks are part of the chain's state and kept from draw to draw.
 #
+# Neurons that recover
+# --------------------
+#
+# Real neurons are not silent for a fixed time and then as good as new: they are hard to excite right after a spike, and
+# recover little by little. The *relative* refractory mechanism has that. A neuron spikes with probability
+# :math:`f(u)\, g(\zeta)`, where the refractory function :math:`g` says how ready it is, from :math:`g(\tau) = 0` right
+# after a spike to 1 when its clock has run out, and :math:`f` how much its input makes of that. Spiking again while it
+# is on sets its clock back to :math:`\tau`.
+#
+# :math:`g` can be chosen; :math:`f` then cannot. If the potential stays where it is, the clock is again a small Markov
+# chain. Its stationary law falls by the factor :math:`1 - f\, g(\eta)` at each clock :math:`\eta` that is left without
+# a spike, and what comes to 0 leaves it with probability :math:`f`. So the neuron is on with the right odds if
+#
+# .. math::
+#
+#     e^u = \frac{p(z = 1)}{p(z = 0)}
+#         = \frac{f \sum_{\zeta=1}^{\tau} \prod_{\eta=\zeta+1}^{\tau} (1 - f\, g(\eta))}
+#                {\prod_{\eta=1}^{\tau} (1 - f\, g(\eta))}.
+#
+# The right side grows with :math:`f` from 0 to infinity, so that each :math:`u` has its :math:`f(u)`. To draw it there
+# is nothing to solve: we take :math:`f`, and compute the :math:`u` that it belongs to.
+
+tau = 20
+
+
+def tabulated(name):
+    """Return a named refractory function at the clocks 0 to tau."""
+    with pm.Model(), warnings.catch_warnings(action="ignore"):
+        one = pmn.BoltzmannMachine("one", np.zeros((1, 1)), np.zeros(1))
+        return pmn.NeuralSampling([one], tau=tau, refractory="relative", g=name).dynamics.g
+
+
+def potential(f, g):
+    """Return the u at which neurons that spike with probability f g are on with the right odds."""
+    silent = np.cumprod(1 - np.outer(f, g[:0:-1]), axis=1)  # the share of clocks that pass tau, ..., 1 without a spike
+    return np.log(f * (1 + silent[:, :-1].sum(axis=1)) / silent[:, -1])
+
+
+readiness = {"absolute": np.where(np.arange(tau + 1) <= 1, 1.0, 0.0)}
+readiness |= {name: tabulated(name) for name in ("late", "linear", "smooth", "early")}
+
+fig, (ax_g, ax_f) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+f = 1 / (1 + np.exp(-np.linspace(-10, 8, 400)))
+for name, g in readiness.items():
+    style = {"color": "black", "linestyle": "--", "zorder": 3} if name == "absolute" else {}
+    ax_g.plot(g[::-1], marker=".", label=name, **style)
+    ax_f.plot(potential(f, g), f, label=name, **style)
+ax_g.set(title="refractory function $g$", xlabel="steps since the spike", xticks=range(0, tau + 1, 5))
+ax_f.set(title="and the $f$ that goes with it", xlabel="membrane potential $u$", xlim=(-6, 8))
+ax_f.legend()
+
+# %%
+# *Late*, *smooth* and *early* are the paper's; any other function can be given. A neuron that is soon ready prolongs
+# its on-time with further spikes, and needs a smaller :math:`f` for the same odds. Where spikes are rare there is no
+# difference: all curves begin as :math:`e^u / \tau`.
+#
+# All that holds for a potential that does not change. The absolute mechanism is exact in every network because the
+# clock of a neuron that is on has the same law whatever :math:`u` is. Here that law depends on :math:`u`, and lags
+# behind when :math:`u` jumps. So networks of such neurons are biased, and in the examples of the page on exactness the
+# more so the sooner they are ready.
+#
 # Forty neurons
 # -------------
 #
@@ -174,9 +235,7 @@ print(f"  Poisson probabilities      {bias(firing=poisson):.4f}")
 # −1.5, :math:`\tau = 20` steps (think of 20 ms). Three kinds of neurons shall sample it:
 #
 # - *absolute*: the rule above, exact;
-# - *relative*: after a spike a neuron recovers little by little, and may fire again before its time is up. That is
-#   closer to biology,
-#   and only approximately right, since the theory for it holds for a neuron whose potential does not change;
+# - *relative*: neurons that recover in a straight line, closer to biology and approximate;
 # - *continuous*: no steps at all. A neuron that is off spikes at rate :math:`e^u / \tau`, then is on for exactly
 #   :math:`\tau`. Exact again; it is simulated from event to event.
 
@@ -220,7 +279,7 @@ for name in runs:
 
 # %%
 # The distance of two samples is never zero, which is why its noise level is printed beside it. With weights as small
-# as these the relative mechanism is nearly right. With strong weights it is not; the page on exactness has a table.
+# as these the relative mechanism is nearly right. With strong weights it is not.
 #
 # What the spikes cost
 # --------------------

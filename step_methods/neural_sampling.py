@@ -143,6 +143,9 @@ class NeuralSampling(ProgressColumns, BlockedStep):
     ----------
     through_logp : tuple of str
         Names of the value variables whose logits come from the compiled log-probability.
+    dynamics : Dynamics
+        What all neurons have in common: ``dynamics.g`` is the refractory function at the counters 0 to tau, None for
+        the absolute refractory period.
     neurons_of : dict
         The numbers of a variable's neurons in a raster, as a range, by the name of its value variable; those of
         auxiliary hidden units come last.
