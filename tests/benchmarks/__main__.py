@@ -11,7 +11,7 @@ from pathlib import Path
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1") | {
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 }
-PEERS = ("jax", "nest", "nutpie", "sklearn", "thrml", "torch")
+PEERS = ("brian2", "jax", "nest", "nutpie", "sklearn", "thrml", "torch")
 
 
 def main(names: list[str]) -> int:

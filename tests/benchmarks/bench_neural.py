@@ -55,8 +55,38 @@ def nest_updates_per_second(J: np.ndarray, b: np.ndarray, tau: int, n_steps: int
     return b.size * n_steps / (time.process_time() - start) / 1e6
 
 
+def brian2_updates_per_second(J: np.ndarray, b: np.ndarray, tau: int, n_steps: int) -> float:
+    """Million neuron updates a second of Brian2, compiled by Cython: a network like NEST's, and biased like it."""
+    import brian2 as b2
+
+    b2.prefs.codegen.target = "cython"
+    b2.seed(1)
+    b2.defaultclock.dt = 1 * b2.ms
+    neurons = b2.NeuronGroup(
+        b.size,
+        "u : 1\nbias : 1 (constant)",
+        threshold="rand() < 1 / (1 + exp(log_tau - bias - u))",
+        refractory=tau * b2.ms,
+        namespace={"log_tau": float(np.log(tau))},
+    )
+    neurons.bias = b
+    on_pre = {"on": "u_post += weight", "off": "u_post -= weight"}
+    synapses = b2.Synapses(neurons, neurons, "weight : 1 (constant)", on_pre=on_pre, delay={"off": tau * b2.ms})
+    source, target = np.nonzero(J)
+    synapses.connect(i=source, j=target)
+    synapses.weight = J[source, target]
+    network = b2.Network(neurons, synapses)
+    network.run(100 * b2.ms)
+    start = time.process_time()
+    network.run(n_steps * b2.ms)
+    return b.size * n_steps / (time.process_time() - start) / 1e6
+
+
+SIMULATORS = {"NEST": ("nest", nest_updates_per_second), "Brian2": ("brian2", brian2_updates_per_second)}
+
+
 def updates_per_second() -> None:
-    """Print million neuron updates a second inside ``pm.sample``, a hundred steps a draw, tau = 20; and of NEST."""
+    """Print million neuron updates a second inside ``pm.sample``, with a hundred steps a draw; and of simulators."""
     print("million neuron updates a second in pm.sample, dense, tau = 20, steps_per_draw = 100")
     for n, scale, n_draws in ((20, 0.5, 50_000), (1000, 0.5 / 1000**0.5, 2000)):
         J, b = random_network(n, scale, 1)
@@ -73,10 +103,11 @@ def updates_per_second() -> None:
                     pm.sample(n_draws, step=step, **SETTINGS)
                     seconds = time.process_time() - start
                 print(f"  {n:>5} neurons  {dtype}  {mode:<10} {n * 100 * n_draws / seconds / 1e6:8.1f}")
-        if importlib.util.find_spec("nest") is None:
-            print(f"  {n:>5} neurons  NEST: not installed")
-        else:
-            print(f"  {n:>5} neurons  float64  {'NEST':<10} {nest_updates_per_second(J, b, 20, 1_000_000 // n):8.1f}")
+        for name, (package, run) in SIMULATORS.items():
+            if importlib.util.find_spec(package) is None:
+                print(f"  {n:>5} neurons  {name}: not installed")
+            else:
+                print(f"  {n:>5} neurons  float64  {name:<10} {run(J, b, 20, 1_000_000 // n):8.2f}")
 
 
 def accuracy() -> None:
