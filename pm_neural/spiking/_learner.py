@@ -14,6 +14,7 @@ from torch import Tensor
 from pm_neural.spiking._law import divergence, smoothed
 from pm_neural.spiking._norse import LIFRefracState, LIFState
 from pm_neural.training._backend import Backend
+from pm_neural.training._checkpoint import load_parameters
 from pm_neural.training._optimizer import Ascent
 from pm_neural.training._schedule import SCHEDULES
 from step_methods.kernels.random import seed_stream
@@ -136,7 +137,7 @@ class SpikingLearner:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what a checkpoint holds: the same, with NumPy arrays."""
-        self._network.load_state_dict({k: torch.as_tensor(v) for k, v in state["parameters"].items()})
+        load_parameters(self._network, state["parameters"])
         self._ascent.load_state_dict(state["ascent"])
         device = self._network.leak.device
         z, v, i, rho = (torch.as_tensor(state["chains"][name], device=device) for name in ("z", "v", "i", "rho"))

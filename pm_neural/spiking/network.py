@@ -28,7 +28,7 @@ from pm_neural.spiking._norse import (
 from pm_neural.spiking._samples import samples_as_datatree
 from pm_neural.spiking._target import read_target
 from pm_neural.training._backend import backend_for
-from pm_neural.training._checkpoint import load_checkpoint
+from pm_neural.training._checkpoint import load_checkpoint, load_parameters
 from pm_neural.training._checks import check_integer, check_number, check_parameters
 from pm_neural.training._early_stopping import EarlyStopping
 from pm_neural.training._loop import LoopOptions, train
@@ -227,7 +227,7 @@ class SamplingNetwork(nn.Module):
         state = load_checkpoint(path, kind=SpikingLearner.kind)["learner"]
         options = state["network"]
         network = cls(**{**options, "dtype": getattr(torch, options["dtype"])})
-        network.load_state_dict({name: torch.as_tensor(value) for name, value in state["parameters"].items()})
+        load_parameters(network, state["parameters"])
         return network
 
     def to_nir(self) -> NIRGraph:

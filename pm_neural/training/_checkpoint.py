@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,11 @@ def load_checkpoint(path: str | os.PathLike[str], *, kind: str) -> Any:
             f"expected version {FORMAT_VERSION} and a {kind}"
         )
     return _join(document["state"], tensors)
+
+
+def load_parameters(model: torch.nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
+    """Copy arrays that `load_checkpoint` has read into the parameters and buffers of `model`."""
+    model.load_state_dict({name: torch.as_tensor(array) for name, array in arrays.items()})
 
 
 def _split(value: Any, name: str, tensors: dict[str, np.ndarray]) -> Any:

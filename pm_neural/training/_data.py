@@ -16,8 +16,8 @@ FREE_ENERGY_GAP = {
 
 
 def evenly_spaced(X: np.ndarray, n: int) -> np.ndarray:
-    """Choose `n` evenly spaced rows, so that a sorted data set is represented too."""
-    return X[np.linspace(0, len(X) - 1, n).round().astype(int)]
+    """Choose at most `n` evenly spaced rows, so that a sorted data set is represented too."""
+    return X[np.linspace(0, len(X) - 1, min(len(X), n)).round().astype(int)]
 
 
 def fingerprint(*arrays: np.ndarray | None) -> str:

@@ -265,9 +265,11 @@ class GaussianGradient(LikelihoodGradient[GaussianLayers]):
         return (self._visible_mean * self._layers.precision) @ W
 
 
-def clip_norm(gradient: tuple[Array, ...], max_norm: float) -> None:
-    """Shorten a gradient, in place, whose norm over all parameters is more than `max_norm`."""
-    norm = float(sum((g * g).sum() for g in gradient)) ** 0.5
-    if norm > max_norm:
-        for g in gradient:
-            g *= max_norm / norm
+def clip_norm(gradient: tuple[Array, ...], max_norm: float | None) -> tuple[Array, ...]:
+    """Shorten a gradient, in place, whose norm over all parameters is more than `max_norm`; None is no limit."""
+    if max_norm is not None:
+        norm = float(sum((g * g).sum() for g in gradient)) ** 0.5
+        if norm > max_norm:
+            for g in gradient:
+                g *= max_norm / norm
+    return gradient

@@ -23,6 +23,7 @@ from pm_neural.training._gradient import LikelihoodGradient
 from pm_neural.training._layers import Layers
 from pm_neural.training._loop import LoopOptions, check_validation, train
 from pm_neural.training._minibatch import Minibatches
+from pm_neural.training._minibatch_learner import Plan
 from pm_neural.training._negative_phase import NegativePhase, make_negative_phase
 from pm_neural.training._optimizer import OptimizerFactory, make_ascent
 from pm_neural.training._rbm_learner import RBMLearner
@@ -305,18 +306,16 @@ class RestrictedMachine(nn.Module):
         data = backend.array(data_rows.astype(np.float32))
         self._initialize(data_rows, rng)
         gradient.start_from(data)
-        learner = RBMLearner(
-            self,
+        plan = Plan(
             backend=backend,
             minibatches=Minibatches(backend, data, batch_size=batch_size, rng=rng),
-            gradient=gradient,
             ascent=ascent,
-            max_gradient_norm=max_gradient_norm,
             learning_rate_schedule=learning_rate_schedule,
             epochs=int(epochs),
             rng=rng,
             train=data_rows,
             validation=validation,
         )
+        learner = RBMLearner(self, plan, gradient=gradient, max_gradient_norm=max_gradient_norm)
         with threads_for(batch_size * self.W.numel()):
             return train(learner, options)

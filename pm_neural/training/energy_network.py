@@ -14,15 +14,16 @@ from torch import Tensor, nn
 
 from pm_neural.diagnostics.partition import LogLikelihood, LogPartition, average_weights, normalized
 from pm_neural.training._backend import TorchBackend
-from pm_neural.training._checkpoint import load_checkpoint
+from pm_neural.training._checkpoint import load_checkpoint, load_parameters
 from pm_neural.training._checks import check_integer, check_number, check_real
 from pm_neural.training._draws import draws_as_datatree
 from pm_neural.training._early_stopping import EarlyStopping
-from pm_neural.training._energy_learner import KIND, EnergyLearner
+from pm_neural.training._energy_learner import EnergyLearner
 from pm_neural.training._energy_partition import annealed_importance_sampling, log_partition_by_quadrature
 from pm_neural.training._langevin import LangevinChains, StepSizeTuner, check_noise
 from pm_neural.training._loop import LoopOptions, check_validation, train
 from pm_neural.training._minibatch import Minibatches
+from pm_neural.training._minibatch_learner import Plan
 from pm_neural.training._optimizer import OptimizerFactory, make_ascent
 from pm_neural.training._replay import ReplayedLangevin
 from pm_neural.training._schedule import check_schedule
@@ -405,13 +406,12 @@ class EnergyNetwork(nn.Module):
         ValueError
             The file is cut short or no checkpoint, or of another version or network.
         """
-        state = load_checkpoint(path, kind=KIND)
+        state = load_checkpoint(path, kind=EnergyLearner.kind)
         if state["settings"]["network"] != self.description():
             raise ValueError(
                 f"checkpoint {os.fspath(path)!r} is that of another network: shapes, dtypes or base differ"
             )
-        parameters = state["learner"]["parameters"]
-        self.load_state_dict({name: torch.as_tensor(value) for name, value in parameters.items()})
+        load_parameters(self, state["learner"]["parameters"])
 
     @torch.no_grad()
     def fit(
@@ -564,19 +564,22 @@ class EnergyNetwork(nn.Module):
             default_learning_rate=_SGD_LEARNING_RATE,
             momentum=0.0,
         )
-        learner = EnergyLearner(
-            self,
+        plan = Plan(
             backend=backend,
             minibatches=Minibatches(backend, backend.array(data_rows.astype(float)), batch_size=batch_size, rng=rng),
-            negatives=negatives,
             ascent=ascent,
-            energy_regularization=energy_regularization,
-            max_gradient_norm=max_gradient_norm,
             learning_rate_schedule=learning_rate_schedule,
             epochs=int(epochs),
             rng=rng,
             train=data_rows,
             validation=validation,
+        )
+        learner = EnergyLearner(
+            self,
+            plan,
+            negatives=negatives,
+            energy_regularization=energy_regularization,
+            max_gradient_norm=max_gradient_norm,
         )
         with self._threads(batch_size):
             return train(learner, options)

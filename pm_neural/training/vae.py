@@ -14,12 +14,13 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from pm_neural.training._backend import TorchBackend
-from pm_neural.training._checkpoint import load_checkpoint
+from pm_neural.training._checkpoint import load_checkpoint, load_parameters
 from pm_neural.training._checks import check_integer, check_number, check_parameters
 from pm_neural.training._early_stopping import EarlyStopping
 from pm_neural.training._latent_evidence import LatentLogLikelihood, anneal, average_weights, log_normal
 from pm_neural.training._loop import LoopOptions, check_validation, train
 from pm_neural.training._minibatch import Minibatches
+from pm_neural.training._minibatch_learner import Plan
 from pm_neural.training._optimizer import OptimizerFactory, make_ascent
 from pm_neural.training._pixels import BernoulliPixels, GaussianPixels, Pixels, make_pixels
 from pm_neural.training._schedule import check_schedule
@@ -174,8 +175,7 @@ class VAE(nn.Module):
         vae = cls(
             shape[0] if len(shape) == 1 else tuple(shape), **options, dtype=getattr(torch, state["settings"]["dtype"])
         )
-        parameters = state["learner"]["parameters"]
-        vae.load_state_dict({name: torch.as_tensor(value) for name, value in parameters.items()})
+        load_parameters(vae, state["learner"]["parameters"])
         return vae
 
     # Codes and pixels
@@ -467,6 +467,7 @@ class VAE(nn.Module):
 
     # Training
 
+    @torch.no_grad()
     def fit(
         self,
         X: ArrayLike | Tensor,
@@ -594,19 +595,17 @@ class VAE(nn.Module):
             momentum=0.0,
         )
         self._initialize(images, rng)
-        learner = VAELearner(
-            self,
+        plan = Plan(
             backend=backend,
             minibatches=Minibatches(backend, self.rows(images), batch_size=batch_size, rng=rng),
             ascent=ascent,
             learning_rate_schedule=learning_rate_schedule,
             epochs=int(epochs),
-            beta=beta,
-            warm_up=warm_up,
             rng=rng,
             train=images,
             validation=validation,
         )
+        learner = VAELearner(self, plan, beta=beta, warm_up=warm_up)
         largest_layer = max(parameter.numel() for parameter in self.parameters())
         with threads_for(batch_size * largest_layer):
             return train(learner, options)

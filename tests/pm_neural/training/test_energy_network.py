@@ -317,7 +317,7 @@ def test_direction_is_the_slope_of_the_objective(make_mlp, rng):
     network = EnergyNetwork(make_mlp(), 2)
     data, states = torch.as_tensor(rng.normal(size=(7, 2))), torch.as_tensor(rng.normal(size=(5, 2)))
     learner = EnergyLearner.__new__(EnergyLearner)
-    learner._network, learner.parameters = network, network.learnt_parameters()
+    learner._model, learner.parameters = network, network.learnt_parameters()
     learner._energy_regularization = 0.1
     learner._negatives = type("Given", (), {"draw": lambda self: states})()
     f = network.module
