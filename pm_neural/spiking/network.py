@@ -29,7 +29,7 @@ from pm_neural.spiking._samples import samples_as_datatree
 from pm_neural.spiking._target import read_target
 from pm_neural.training._backend import backend_for
 from pm_neural.training._checkpoint import load_checkpoint, load_parameters
-from pm_neural.training._checks import check_integer, check_number, check_parameters
+from pm_neural.training._checks import check_dtype, check_integer, check_number, check_parameters
 from pm_neural.training._early_stopping import EarlyStopping
 from pm_neural.training._loop import LoopOptions, train
 from pm_neural.training._optimizer import OptimizerFactory, make_ascent
@@ -155,8 +155,7 @@ class SamplingNetwork(nn.Module):
         self.refractory_time = check_integer(refractory_time, "refractory_time", minimum=1)
         self.input_rate = check_number(input_rate, "input_rate", minimum=0, below=1 / STEP, exclusive=True)
         self.sharpness = check_number(sharpness, "sharpness", minimum=0, exclusive=True)
-        if dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"dtype must be torch.float32 or torch.float64; got {dtype}")
+        check_dtype(dtype)
         self.engine = engine
         rng = np.random.default_rng(random_seed)
         scale = np.sqrt(2 / n_neurons)

@@ -64,6 +64,12 @@ def check_positive(value: float | ArrayLike, name: str, n: int) -> np.ndarray:
     return np.broadcast_to(array.astype(float), n)
 
 
+def check_dtype(dtype: torch.dtype) -> None:
+    """Refuse a type of parameters that training cannot use."""
+    if dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"dtype must be torch.float32 or torch.float64; got {dtype}")
+
+
 def check_parameters(parameters: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
     """Return the values of `parameters`, which must be finite, and float32 or float64."""
     for name, parameter in parameters.items():

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pm_neural.training._chains import Chains
 from pm_neural.training._checkpoint import load_checkpoint
-from pm_neural.training._checks import check_integer, check_number, check_parameters
+from pm_neural.training._checks import check_dtype, check_integer, check_number, check_parameters
 from pm_neural.training._draws import draws_as_datatree
 from pm_neural.training._early_stopping import EarlyStopping
 from pm_neural.training._gradient import LikelihoodGradient
@@ -62,8 +62,7 @@ class RestrictedMachine(nn.Module):
         super().__init__()
         n_visible = check_integer(n_visible, "n_visible", minimum=1)
         n_hidden = check_integer(n_hidden, "n_hidden", minimum=1)
-        if dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"dtype must be torch.float32 or torch.float64; got {dtype}")
+        check_dtype(dtype)
         self.W = nn.Parameter(torch.zeros(n_visible, n_hidden, dtype=dtype, device=device))
         self.a = nn.Parameter(torch.zeros(n_visible, dtype=dtype, device=device))
         self.b = nn.Parameter(torch.zeros(n_hidden, dtype=dtype, device=device))

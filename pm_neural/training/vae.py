@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pm_neural.training._backend import TorchBackend
 from pm_neural.training._checkpoint import load_checkpoint, load_parameters
-from pm_neural.training._checks import check_integer, check_number, check_parameters
+from pm_neural.training._checks import check_dtype, check_integer, check_number, check_parameters
 from pm_neural.training._early_stopping import EarlyStopping
 from pm_neural.training._latent_evidence import LatentLogLikelihood, anneal, average_weights, log_normal
 from pm_neural.training._loop import LoopOptions, check_validation, train
@@ -119,8 +119,7 @@ class VAE(nn.Module):
         super().__init__()
         if network not in _WIDTHS:
             raise ValueError(f"network must be 'mlp' or 'convolutional'; got {network!r}")
-        if dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"dtype must be torch.float32 or torch.float64; got {dtype}")
+        check_dtype(dtype)
         image_shape = _check_lengths([shape] if isinstance(shape, int) else shape, "shape", (1, 2))
         widths = _check_lengths(_WIDTHS[network] if n_hidden is None else n_hidden, "n_hidden", None)
         self.n_visible = math.prod(image_shape)
