@@ -15,12 +15,12 @@ from pymc.util import RandomGenerator, get_random_generator, get_value_vars_from
 from pytensor.graph.basic import Variable
 
 from step_methods._blocks import Blocks, blocks_by_name, parse_blocks
-from step_methods._checks import at_least_one
 from step_methods._gaussian import GaussianSampler
 from step_methods._gaussian_restricted import GaussianRestrictedSampler
 from step_methods._pairwise import PairwiseSampler
 from step_methods._progress import ProgressColumns
 from step_methods._restricted import Decisions, RestrictedSampler, Scan, Units
+from step_methods.checks import at_least
 from step_methods.evidence import Evidence
 from step_methods.kernels.random import fill_integers, seed_stream
 from step_methods.network import (
@@ -170,7 +170,7 @@ class BlockGibbs(ProgressColumns, BlockedStep):
         blocked: bool = True,
     ):
         model = modelcontext(model)
-        self.sweeps_per_draw = at_least_one("sweeps_per_draw", sweeps_per_draw)
+        self.sweeps_per_draw = at_least(1, "sweeps_per_draw", sweeps_per_draw)
         if order not in ("fixed", "random"):
             raise ValueError(f"order must be 'fixed' or 'random', got {order!r}")
         self.order = order

@@ -18,8 +18,8 @@ from pytensor.graph.basic import Variable
 from pytensor.tensor.random.type import RandomType
 
 from step_methods._adaptation import Adaptation, AdaptationState, first_step_size
-from step_methods._checks import at_least_one, positive
 from step_methods._progress import ProgressColumns
+from step_methods.checks import at_least, positive
 from step_methods.evidence import check_full_data
 
 __all__ = ["SGLD", "Langevin"]
@@ -77,7 +77,7 @@ class _GradientStep(ProgressColumns, BlockedStep):
         compile_kwargs: Mapping[str, Any] | None,
         blocked: bool,
     ):
-        self.steps_per_draw = at_least_one("steps_per_draw", steps_per_draw)
+        self.steps_per_draw = at_least(1, "steps_per_draw", steps_per_draw)
         self.vars = _continuous(vars, model, type(self).__name__)
         self.blocked = blocked
         if initial_point is None:

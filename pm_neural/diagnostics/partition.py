@@ -12,6 +12,7 @@ from pm_neural.diagnostics._parameters import AnyParametersLike, GaussianParamet
 from pm_neural.diagnostics.ais import annealed_importance_sampling
 from pm_neural.diagnostics.enumeration import exact_gaussian_log_partition, exact_log_partition
 from pm_neural.diagnostics.quadrature import log_partition_by_quadrature
+from step_methods.checks import at_least
 
 __all__ = ["LogLikelihood", "LogPartition", "log_likelihood", "log_partition"]
 
@@ -200,8 +201,8 @@ def log_partition(
     if method != "ais":
         raise ValueError(f"method must be 'exact', 'quadrature' or 'ais', got {method!r}")
 
-    _check_at_least(n_chains, 2, "n_chains")
-    _check_at_least(n_steps, 1, "n_steps")
+    at_least(2, "n_chains", n_chains)
+    at_least(1, "n_steps", n_steps)
     rows = None if X is None else params.check_rows(X)
     run = annealed_importance_sampling(
         params,
@@ -239,13 +240,6 @@ def average_weights(
         log_weights=log_weights,
         reverse=reverse,
     )
-
-
-def _check_at_least(value: int, smallest: int, name: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if value < smallest:
-        raise ValueError(f"{name} must be at least {smallest}, got {value}")
 
 
 def log_likelihood(

@@ -16,7 +16,6 @@ __all__ = [
     "binary_data",
     "binary_initval",
     "check_length",
-    "check_n_sweeps",
     "check_normalize",
     "check_shape",
     "finite_parameter",
@@ -188,23 +187,6 @@ def binary_initval(
     if initval is None or isinstance(initval, str | Variable):
         return initval
     return binary_data(name, np.asarray(initval), event_shape, "initval", values)
-
-
-def check_n_sweeps(n_sweeps: Any) -> int:
-    """Return the number of Gibbs sweeps before a draw.
-
-    Raises
-    ------
-    TypeError
-        If it is not an integer.
-    ValueError
-        If it is less than 1.
-    """
-    if isinstance(n_sweeps, bool) or not isinstance(n_sweeps, int | np.integer):
-        raise TypeError(f"n_sweeps must be an integer, got {n_sweeps!r}")
-    if n_sweeps < 1:
-        raise ValueError(f"n_sweeps must be at least 1, got {n_sweeps}")
-    return int(n_sweeps)
 
 
 def check_normalize(distribution: str, normalize: Any, unsaid: Any) -> None:

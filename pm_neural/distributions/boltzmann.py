@@ -24,13 +24,14 @@ from pytensor.tensor.random.op import RandomVariable
 from scipy.sparse import csr_array, triu
 from scipy.special import logit
 
-from pm_neural.distributions._checks import check_n_sweeps, finite_parameter
+from pm_neural.distributions._checks import finite_parameter
 from pm_neural.distributions._compiled_op import CompiledOp
 from pm_neural.distributions._couplings import Couplings, as_couplings
 from pm_neural.distributions._draws import draw_pairwise
 from pm_neural.distributions._units import UNSAID, BinaryUnits, as_float, loop_over_batch, on_support
 from pm_neural.distributions.lattice import Lattice
 from pm_neural.distributions.spin_normalizer import choose_method, field_log_partition, kaufman_condition, raveled
+from step_methods.checks import at_least
 from step_methods.network import PairwiseNetwork, network_of, random_inputs, unnormalized_message
 
 __all__ = ["BoltzmannMachine", "Ising"]
@@ -260,7 +261,7 @@ class _Pairwise(BinaryUnits):
             couplings=field.couplings,
             event_shape=field.event_shape,
             normalize=method,
-            n_sweeps=check_n_sweeps(n_sweeps),
+            n_sweeps=at_least(1, "n_sweeps", n_sweeps),
             **kwargs,
         )
 

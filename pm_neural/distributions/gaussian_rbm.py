@@ -15,7 +15,6 @@ from pytensor.tensor.random.op import RandomVariable
 
 from pm_neural.distributions._checks import (
     check_length,
-    check_n_sweeps,
     check_normalize,
     check_shape,
     finite_parameter,
@@ -27,6 +26,7 @@ from pm_neural.distributions._compiled_op import CompiledOp
 from pm_neural.distributions._draws import draw_gaussian_visible
 from pm_neural.distributions._units import UNSAID, loop_over_batch
 from pm_neural.distributions.normalizer import check_hidden_enumerable, gaussian_rbm_log_partition
+from step_methods.checks import at_least
 from step_methods.network import GaussianRestrictedNetwork, network_of, random_inputs, unnormalized_message
 
 __all__ = ["GaussianRBM"]
@@ -192,7 +192,7 @@ class GaussianRBM(Continuous):
         check_shape("GaussianRBM", kwargs.get("shape"), n_visible)
         if normalize == "exact":
             check_hidden_enumerable(n_hidden)
-        return super().dist([W, a, b, sigma], normalize=normalize, n_sweeps=check_n_sweeps(n_sweeps), **kwargs)
+        return super().dist([W, a, b, sigma], normalize=normalize, n_sweeps=at_least(1, "n_sweeps", n_sweeps), **kwargs)
 
     def support_point(rv, size, W, a, b, sigma):
         """Start at the mean of the visible units with all hidden units half on."""

@@ -13,11 +13,12 @@ from pytensor.graph.basic import Variable
 from pytensor.tensor import TensorVariable
 from pytensor.tensor.random.op import RandomVariable
 
-from pm_neural.distributions._checks import check_length, check_n_sweeps, check_normalize, check_shape, finite_parameter
+from pm_neural.distributions._checks import check_length, check_normalize, check_shape, finite_parameter
 from pm_neural.distributions._compiled_op import CompiledOp
 from pm_neural.distributions._draws import draw_hidden, draw_visible
 from pm_neural.distributions._units import UNSAID, BinaryUnits, as_float, loop_over_batch, on_support
 from pm_neural.distributions.normalizer import check_enumerable, rbm_log_partition
+from step_methods.checks import at_least
 from step_methods.network import (
     GaussianRestrictedNetwork,
     RestrictedNetwork,
@@ -166,7 +167,7 @@ class BernoulliRBM(BinaryUnits):
         check_shape("BernoulliRBM", kwargs.get("shape"), n_visible)
         if normalize == "exact":
             check_enumerable((n_visible, n_hidden))
-        return super().dist([W, a, b], normalize=normalize, n_sweeps=check_n_sweeps(n_sweeps), **kwargs)
+        return super().dist([W, a, b], normalize=normalize, n_sweeps=at_least(1, "n_sweeps", n_sweeps), **kwargs)
 
     def support_point(rv, size, W, a, b):
         """Start where each visible unit is on if its field is positive with all hidden units half on."""

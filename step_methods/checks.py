@@ -1,13 +1,13 @@
-"""Checks of the options of step methods."""
+"""Checks of numbers that a user passes: counts and sizes."""
 
 from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["at_least_one", "positive"]
+__all__ = ["at_least", "positive"]
 
 
-def at_least_one(argument: str, value: int) -> int:
+def at_least(minimum: int, argument: str, value: int) -> int:
     """Return a count.
 
     Raises
@@ -15,12 +15,12 @@ def at_least_one(argument: str, value: int) -> int:
     TypeError
         If it is not an integer.
     ValueError
-        If it is less than 1.
+        If it is less than `minimum`.
     """
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{argument} must be an integer, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{argument} must be at least 1, got {value}")
+    if value < minimum:
+        raise ValueError(f"{argument} must be at least {minimum}, got {value}")
     return int(value)
 
 
