@@ -8,9 +8,8 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1") | {
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-}
+from harness import ONE_THREAD
+
 PEERS = ("brian2", "jax", "nest", "nutpie", "sklearn", "thrml", "torch")
 
 

@@ -4,12 +4,8 @@ The expectation has no sampling noise: both it and log Z are integrals over the 
 process. Every row is a mean over seeds, each of which has training points of its own; settings were chosen on other
 seeds.
 """
-# ruff: noqa: E402
 
-import os
-
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
+import harness  # noqa: F401 # isort: skip
 
 import statistics
 import time

@@ -3,16 +3,13 @@
 One core, no progress bar, one thread, float64. The exact energy of a torus is the derivative of Kaufman's log Z. A
 sweep updates all units once; a draw is one sweep unless said otherwise.
 """
-# ruff: noqa: E402
 
-import os
-
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
+from harness import print_table, time_in_turn  # isort: skip
 
 import functools
 import json
 import logging
+import os
 import resource
 import statistics
 import subprocess
@@ -30,8 +27,7 @@ import pymc as pm
 import pytensor
 import scipy.sparse
 import xarray as xr
-from bench_pairwise import dense_network, ours, random_graph, time_in_turn
-from bench_pymc import print_table
+from bench_pairwise import dense_network, ours, random_graph
 from pymc.backends.ndarray import NDArray
 
 import pm_neural as pmn
@@ -231,7 +227,7 @@ def large_rows() -> Iterator[dict]:
 def coupling_rows() -> Iterator[dict]:
     """A sweep of the kernel on random graphs of degree 4."""
     sizes = (10**4, 10**5, 10**6)
-    times = [time_in_turn([("", ours(*random_graph(n // 2, n), np.float64))], multiple=1)[0] for n in sizes]
+    times = [time_in_turn([("", ours(*random_graph(n // 2, n), np.float64))])[0] for n in sizes]
     for n, spent in zip(sizes, times, strict=True):
         assert spent is not None
         yield {"couplings": f"{n:,}", "µs a sweep": f"{1e6 * spent:.0f}", "ns a coupling": f"{1e9 * spent / n:.2f}"}

@@ -6,6 +6,8 @@ unit drawn once; a sweep updates all of them. The peers are loops as their users
 
 from __future__ import annotations
 
+from harness import Method, compare, print_comparison  # isort: skip
+
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +16,7 @@ import arviz as az
 import numpy as np
 import pymc as pm
 import xarray as xr
-from bench_kernels import Method, compare, jax, torch
+from bench_kernels import jax, torch
 from pymc.step_methods.compound import BlockedStep
 
 import pm_neural as pmn
@@ -202,10 +204,7 @@ def main() -> None:
     """Print the tables."""
     logging.getLogger("pymc").setLevel(logging.ERROR)
     for rows, column in ((chain_rows(), "millions per second"), (ess_rows(), "ESS per second")):
-        print(f"{'problem':<36}{'method':<34}{column:>22}{'times the best peer':>22}")
-        for row in rows:
-            cells = [f"{row[name]:>22.2f}" if name in row else f"{'':>22}" for name in (column, "times the best peer")]
-            print(f"{row['problem']:<36}{row['method']:<34}" + "".join(cells) + f"{row.get('note', '')}", flush=True)
+        print_comparison(rows, (column, "times the best peer"))
 
 
 if __name__ == "__main__":

@@ -3,16 +3,9 @@
 One thread, CPU time, compilation apart, methods of a problem in turn for several rounds, medians. A
 unit update is one unit drawn once; a sweep updates all of them.
 """
-# ruff: noqa: E402
 
-import os
+from harness import Method, compare, print_comparison, time_in_turn  # isort: skip
 
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
-
-import statistics
-import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -36,10 +29,8 @@ SIZES = {"P1 64x100": (64, 100), "P2 784x500": (784, 500)}
 # as for digits on black.
 SETTINGS = {"half": 0.0, "sparse": -3.0}
 N_CHAINS = 500
-ROUNDS = 7
 
 type Parameters = tuple[np.ndarray, np.ndarray, np.ndarray]
-type Method = tuple[str, Callable[[int], object] | None]
 
 
 def parameters(n_visible: int, n_hidden: int, visible_bias: float, dtype: type) -> Parameters:
@@ -156,52 +147,7 @@ def torch_loop(
     return run
 
 
-# --- timing -----------------------------------------------------------------------------------------------------------
-
-
-def time_in_turn(methods: list[Method], seconds: float = 0.05) -> list[float | None]:
-    """Median seconds for one repetition of each method, after a warm-up that compiles it."""
-    repetitions = []
-    for _, run in methods:
-        n = 1
-        while run is not None:
-            run(n)
-            start = time.process_time()
-            run(n)
-            elapsed = time.process_time() - start
-            if elapsed > seconds / 4:
-                n = max(1, round(n * seconds / elapsed))
-                run(n)
-                break
-            n *= 8
-        repetitions.append(n)
-    times: list[list[float]] = [[] for _ in methods]
-    for _ in range(ROUNDS):
-        for (_, run), n, measured in zip(methods, repetitions, times, strict=True):
-            if run is not None:
-                start = time.process_time()
-                run(n)
-                measured.append((time.process_time() - start) / n)
-    return [statistics.median(measured) if measured else None for measured in times]
-
-
-def compare(problem: str, methods: list[Method], n_updates: int) -> Iterator[dict[str, object]]:
-    """Rows of one problem. The names of our methods begin with "pm_neural"."""
-    measured = time_in_turn(methods)
-    peers = [
-        seconds
-        for (name, _), seconds in zip(methods, measured, strict=True)
-        if seconds and not name.startswith("pm_neural")
-    ]
-    for (name, _), seconds in zip(methods, measured, strict=True):
-        row: dict[str, object] = {"problem": problem, "method": name}
-        if seconds is None:
-            row["note"] = "not installed"
-        else:
-            row["microseconds"] = seconds * 1e6
-            row["millions per second"] = n_updates / seconds / 1e6
-            row["times the best peer"] = min(peers) / seconds
-        yield row
+# --- problems ---------------------------------------------------------------------------------------------------------
 
 
 def one_chain_rows() -> Iterator[dict[str, object]]:
@@ -276,19 +222,13 @@ def random_rows(n: int = 10_000) -> Iterator[dict[str, object]]:
         yield from compare(f"{n} random numbers, {np.dtype(dtype)}", methods, n)
 
 
-def rows() -> list[dict[str, object]]:
-    """All measurements."""
-    return [*one_chain_rows(), *many_chain_rows(), *preparation_rows(), *random_rows()]
-
-
-def main() -> None:
-    """Print the table."""
-    columns = ("microseconds", "millions per second", "times the best peer")
-    print(f"{'problem':<42}{'method':<28}" + "".join(f"{column:>21}" for column in columns))
-    for row in rows():
-        cells = [f"{row[column]:>21.2f}" if column in row else f"{'':>21}" for column in columns]
-        print(f"{row['problem']:<42}{row['method']:<28}" + "".join(cells) + f"{row.get('note', '')}")
+def rows() -> Iterator[dict[str, object]]:
+    """Measure everything."""
+    yield from one_chain_rows()
+    yield from many_chain_rows()
+    yield from preparation_rows()
+    yield from random_rows()
 
 
 if __name__ == "__main__":
-    main()
+    print_comparison(rows())

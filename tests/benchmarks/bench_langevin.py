@@ -4,12 +4,8 @@ Targets: a normal of 10 coordinates with scales from 0.1 to 10; a banana, x ~ N(
 schools, non-centered; an MLP energy 2-128-128-1 in a normal envelope. One chain, one core, one thread, no progress bar,
 float64; the effective sample size is that of the worst coordinate; the time is that of tuning and draws, compiled.
 """
-# ruff: noqa: E402
 
-import os
-
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
+import harness  # noqa: F401 # isort: skip
 
 import logging
 import statistics

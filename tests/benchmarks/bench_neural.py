@@ -1,9 +1,11 @@
 """NeuralSampling inside PyMC: neuron updates a second, accuracy after so many sweeps, CPU per effective draw.
 
-Run with ``python -m tests.benchmarks.bench_neural``; one thread, compilation left out.
+One thread, compilation left out.
 """
 
 from __future__ import annotations
+
+import harness  # noqa: F401 # isort: skip
 
 import argparse
 import importlib.util

@@ -3,16 +3,9 @@
 CPU time, compilation apart, methods of a problem in turn for several rounds, medians. A unit update is one unit drawn
 once; a sweep updates all of them. Peers that draw one sweep per call are given many sweeps in a call where they can.
 """
-# ruff: noqa: E402
 
-import os
+from harness import Method, compare, print_comparison, time_in_turn  # isort: skip
 
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
-
-import statistics
-import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -40,12 +33,10 @@ try:
 except ImportError:
     SimulatedAnnealingSampler = None
 
-ROUNDS = 7
 CHUNK = 100  # sweeps in a call of the peers that compile a loop of fixed length
 SIDE, BETA = 64, 0.4
 N_DENSE = 20
 
-type Method = tuple[str, Callable[[int], object] | None]
 type Spins = tuple[scipy.sparse.csr_array, np.ndarray]  # couplings and biases of -1/+1
 
 
@@ -209,52 +200,7 @@ def mcising_torus(side: int) -> Callable[[int], object] | None:
     return lambda n_sweeps: simulation.sweep(n_sweeps, temperature=1 / BETA)
 
 
-# --- timing -----------------------------------------------------------------------------------------------------------
-
-
-def time_in_turn(methods: list[Method], multiple: int = CHUNK, seconds: float = 0.1) -> list[float | None]:
-    """Median seconds for one of the `multiple` repetitions that a method does at least, after one that compiles it."""
-    repetitions = []
-    for _, run in methods:
-        n = multiple
-        while run is not None:
-            run(n)
-            start = time.process_time()
-            run(n)
-            elapsed = time.process_time() - start
-            if elapsed > seconds / 4:
-                n = multiple * max(1, round(n * seconds / elapsed / multiple))
-                break
-            n *= 8
-        repetitions.append(n)
-    times: list[list[float]] = [[] for _ in methods]
-    for _ in range(ROUNDS):
-        for (_, run), n, measured in zip(methods, repetitions, times, strict=True):
-            if run is not None:
-                start = time.process_time()
-                run(n)
-                measured.append((time.process_time() - start) / n)
-    return [statistics.median(measured) if measured else None for measured in times]
-
-
-def compare(problem: str, methods: list[Method], n_updates: int) -> Iterator[dict[str, object]]:
-    """Rows of one problem. The names of our methods begin with "pm_neural"."""
-    measured = time_in_turn(methods)
-    peers = [
-        seconds
-        for (name, _), seconds in zip(methods, measured, strict=True)
-        if seconds and not name.startswith("pm_neural")
-    ]
-    for (name, _), seconds in zip(methods, measured, strict=True):
-        row: dict[str, object] = {"problem": problem, "method": name}
-        if seconds is None:
-            row["note"] = "not installed"
-        else:
-            row["microseconds"] = seconds * 1e6
-            row["millions per second"] = n_updates / seconds / 1e6
-            if peers:
-                row["times the best peer"] = min(peers) / seconds
-        yield row
+# --- problems ---------------------------------------------------------------------------------------------------------
 
 
 def torus_rows() -> Iterator[dict[str, object]]:
@@ -273,7 +219,7 @@ def torus_rows() -> Iterator[dict[str, object]]:
         ("JAX scan", jax_checkerboard(SIDE)),
         ("NumPy", numpy_checkerboard(SIDE)),
     ]
-    yield from compare(f"P3 torus {SIDE}x{SIDE}, beta {BETA}", methods, n)
+    yield from compare(f"P3 torus {SIDE}x{SIDE}, beta {BETA}", methods, n, CHUNK)
 
 
 def dense_rows() -> Iterator[dict[str, object]]:
@@ -286,7 +232,7 @@ def dense_rows() -> Iterator[dict[str, object]]:
         ("THRML", thrml_blocks(*model, np.arange(N_DENSE))),
         ("NumPy", numpy_one_by_one(*model)),
     ]
-    yield from compare(f"P4 dense, {N_DENSE} units", methods, N_DENSE)
+    yield from compare(f"P4 dense, {N_DENSE} units", methods, N_DENSE, CHUNK)
 
 
 def own_rows() -> Iterator[dict[str, object]]:
@@ -302,7 +248,7 @@ def own_rows() -> Iterator[dict[str, object]]:
     }
     for problem, model in problems.items():
         methods: list[Method] = [(f"pm_neural, {np.dtype(t)}", ours(*model, t)) for t in (np.float32, np.float64)]
-        yield from compare(problem, methods, model[1].size)
+        yield from compare(problem, methods, model[1].size, CHUNK)
 
 
 def preparation_rows() -> Iterator[dict[str, object]]:
@@ -317,24 +263,18 @@ def preparation_rows() -> Iterator[dict[str, object]]:
             ("prepare", lambda J=J: prepare_pairwise(J)),
             ("energy", lambda network=network, z=z, bias=bias: energy_pairwise(network, z, bias, 1.0)),
         ):
-            (seconds,) = time_in_turn([("", lambda n, run=run: [run() for _ in range(n)])], multiple=1)
+            (seconds,) = time_in_turn([("", lambda n, run=run: [run() for _ in range(n)])])
             assert seconds is not None
             yield {"problem": problem, "method": f"pm_neural, {name}", "microseconds": seconds * 1e6}
 
 
-def rows() -> list[dict[str, object]]:
-    """All measurements."""
-    return [*torus_rows(), *dense_rows(), *own_rows(), *preparation_rows()]
-
-
-def main() -> None:
-    """Print the table."""
-    columns = ("microseconds", "millions per second", "times the best peer")
-    print(f"{'problem':<34}{'method':<42}" + "".join(f"{column:>21}" for column in columns))
-    for row in rows():
-        cells = [f"{row[column]:>21.2f}" if column in row else f"{'':>21}" for column in columns]
-        print(f"{row['problem']:<34}{row['method']:<42}" + "".join(cells) + f"{row.get('note', '')}")
+def rows() -> Iterator[dict[str, object]]:
+    """Measure everything."""
+    yield from torus_rows()
+    yield from dense_rows()
+    yield from own_rows()
+    yield from preparation_rows()
 
 
 if __name__ == "__main__":
-    main()
+    print_comparison(rows())

@@ -4,15 +4,11 @@ RBMs of 64×100 units: trained on the digits, and with random weights that mix f
 chain, one core, no progress bar, one thread, float64 unless said otherwise. A sweep updates all 164 units once; a draw
 is one sweep unless said otherwise.
 """
-# ruff: noqa: E402
 
-import os
-
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
-os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
+from harness import print_table  # isort: skip
 
 import logging
+import os
 import statistics
 import subprocess
 import sys
@@ -267,15 +263,6 @@ def _python(code: str, *arguments: str, env: dict[str, str] | None = None) -> st
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, env=env
     )
     return result.stdout.strip().splitlines()[-1]
-
-
-def print_table(title: str, rows: list[dict]) -> None:
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    cells = [columns, *([str(row.get(column, "")) for column in columns] for row in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
-    print(f"\n{title}")
-    for row in cells:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
 
 
 def main() -> None:

@@ -8,15 +8,9 @@ network of Buesing et al. (2011), whatever the size.
 Simulators of spiking networks are no peers here, since they update all neurons at once, which is biased;
 ``bench_neural.py`` times NEST all the same.
 """
-# ruff: noqa: E402
 
-import os
+from harness import time_in_turn  # isort: skip
 
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
-
-import statistics
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -26,10 +20,8 @@ from numba import njit
 from step_methods.kernels.random import seed_stream
 from step_methods.kernels.spiking import prepare_spiking, run_continuous, run_spiking
 
-ROUNDS = 5
 SIZES = (20, 1000)
 TAU = 20
-SECONDS = 0.2  # of a method in a round
 NOT_RECORDED = np.empty(0, np.int32), np.empty(0, np.int32)
 
 type Run = Callable[[int], object]
@@ -127,30 +119,11 @@ def methods(n: int) -> list[tuple[str, Run]]:
 # --- measurement ------------------------------------------------------------------------------------------------------
 
 
-def cpu_time(run: Run, n_steps: int) -> float:
-    start = time.process_time()
-    run(n_steps)
-    return time.process_time() - start
-
-
-def steps_for(run: Run) -> int:
-    """How many steps take about `SECONDS`; compiles and warms up on the way."""
-    run(TAU)
-    n_steps = TAU
-    while (seconds := cpu_time(run, n_steps)) < SECONDS / 4:
-        n_steps *= 4
-    return max(TAU, int(n_steps * SECONDS / seconds))
-
-
 def main() -> None:
     """Print the table."""
     for n in SIZES:
-        runs = [(name, run, steps_for(run)) for name, run in methods(n)]
-        seconds: dict[str, list[float]] = {name: [] for name, _, _ in runs}
-        for _ in range(ROUNDS):
-            for name, run, n_steps in runs:
-                seconds[name].append(cpu_time(run, n_steps) / n_steps)
-        rates = {name: n / statistics.median(times) / 1e6 for name, times in seconds.items()}
+        named = methods(n)
+        rates = {name: n / seconds / 1e6 for (name, _), seconds in zip(named, time_in_turn(named, TAU), strict=True)}
         print(f"\n{n} neurons, dense, tau = {TAU}: million neuron updates a second")
         for name, rate in rates.items():
             print(f"  {name:<32}{rate:>8.2f}{rate / rates['plain numba, float64']:>8.2f} x plain numba, float64")

@@ -6,12 +6,8 @@ One thread; seconds are CPU time of the process, on a CUDA device those of the c
 
 All tables by default, that of CUDA where there is a device.
 """
-# ruff: noqa: E402
 
-import os
-
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
+import harness  # noqa: F401 # isort: skip
 
 import statistics
 import sys

@@ -2,12 +2,8 @@
 
 One thread, CPU time of the process, compilation apart.
 """
-# ruff: noqa: E402
 
-import os
-
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
+import harness  # noqa: F401 # isort: skip
 
 import statistics
 import time
