@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytensor.tensor as pt
 from pytensor.gradient import DisconnectedType
@@ -15,6 +17,7 @@ from step_methods.kernels.enumeration import log_partition_gradient, quadratic_l
 
 __all__ = [
     "MAX_ENUMERATED_UNITS",
+    "LogPartitionOp",
     "QuadraticLogPartition",
     "RBMLogPartition",
     "check_hidden_enumerable",
@@ -25,23 +28,22 @@ __all__ = [
 MAX_ENUMERATED_UNITS = 20
 
 
-class RBMLogPartition(CompiledOp, Op):
-    """Log Z of an RBM by enumerating its smaller layer, together with its gradient.
+class LogPartitionOp(CompiledOp, Op):
+    """A log partition function of some parameters, together with its derivatives by each of them.
 
-    The gradient costs little beyond the value and is what NUTS needs at the same point, so one node returns both:
-    log Z, E[v hᵀ], E[v], E[h].
+    The derivatives cost little beyond the value and are what NUTS needs at the same point, so one node returns both.
     """
 
-    __props__ = ()
-    gufunc_signature = "(v,h),(v),(h)->(),(v,h),(v),(h)"
+    def log_partition(self, parameters: list[np.ndarray]) -> tuple[Any, ...]:
+        """Compute the value and the derivatives, of parameters in float64."""
+        raise NotImplementedError
 
-    def make_node(self, W, a, b) -> Apply:
-        """Make a node from W (v, h), a (v,), b (h,)."""
-        W, a, b = (as_tensor_variable(x) for x in (W, a, b))
-        check_enumerable(W.type.shape[-2:])
-        outputs = [tensor(dtype=W.dtype, shape=())]
-        outputs += [tensor(dtype=x.dtype, shape=x.type.shape) for x in (W, a, b)]
-        return Apply(self, [W, a, b], outputs)
+    def make_node(self, *parameters) -> Apply:
+        """Make a node."""
+        inputs = [as_tensor_variable(x) for x in parameters]
+        outputs = [tensor(dtype=inputs[0].dtype, shape=())]
+        outputs += [tensor(dtype=x.dtype, shape=x.type.shape) for x in inputs]
+        return Apply(self, inputs, outputs)
 
     def infer_shape(self, node, input_shapes):
         """Return the shapes of the outputs."""
@@ -49,8 +51,7 @@ class RBMLogPartition(CompiledOp, Op):
 
     def perform(self, node, inputs, output_storage) -> None:
         """Compute the outputs in backends other than numba."""
-        check_enumerable(inputs[0].shape)
-        results = log_partition_gradient(*(np.asarray(x, np.float64) for x in inputs))
+        results = self.log_partition([np.asarray(x, np.float64) for x in inputs])
         for storage, output, result in zip(output_storage, node.outputs, results, strict=True):
             storage[0] = np.asarray(result, output.dtype)
 
@@ -62,7 +63,25 @@ class RBMLogPartition(CompiledOp, Op):
 
     def connection_pattern(self, node):
         """All outputs depend on all inputs."""
-        return [[True] * 4 for _ in range(3)]
+        return [[True] * len(node.outputs) for _ in node.inputs]
+
+
+class RBMLogPartition(LogPartitionOp):
+    """Log Z of an RBM by enumerating its smaller layer, E[v hᵀ], E[v] and E[h]."""
+
+    __props__ = ()
+    gufunc_signature = "(v,h),(v),(h)->(),(v,h),(v),(h)"
+
+    def make_node(self, W, a, b) -> Apply:
+        """Make a node from W (v, h), a (v,), b (h,)."""
+        node = super().make_node(W, a, b)
+        check_enumerable(node.inputs[0].type.shape[-2:])
+        return node
+
+    def log_partition(self, parameters: list[np.ndarray]) -> tuple[Any, ...]:
+        """Compute log Z and its derivatives."""
+        check_enumerable(parameters[0].shape)
+        return log_partition_gradient(*parameters)
 
 
 def check_enumerable(shape) -> None:
@@ -101,44 +120,27 @@ def rbm_log_partition(W, a, b) -> TensorVariable:
     return Blockwise(RBMLogPartition())(W, a, b)[0]
 
 
-class QuadraticLogPartition(CompiledOp, Op):
-    """Log of the sum of exp(c·h + ½ hᵀGh) over all h in {0, 1}ⁿ, together with its gradient.
-
-    One node returns the sum's logarithm, E[h hᵀ] and E[h].
-    """
+class QuadraticLogPartition(LogPartitionOp):
+    """Log of the sum of exp(c·h + ½ hᵀGh) over all h in {0, 1}ⁿ, E[h hᵀ] and E[h]."""
 
     __props__ = ()
     gufunc_signature = "(h,h),(h)->(),(h,h),(h)"
 
     def make_node(self, G, c) -> Apply:
         """Make a node from G (h, h), symmetric, and c (h,)."""
-        G, c = (as_tensor_variable(x) for x in (G, c))
-        check_hidden_enumerable(c.type.shape[-1])
-        outputs = [tensor(dtype=G.dtype, shape=())]
-        outputs += [tensor(dtype=x.dtype, shape=x.type.shape) for x in (G, c)]
-        return Apply(self, [G, c], outputs)
+        node = super().make_node(G, c)
+        check_hidden_enumerable(node.inputs[1].type.shape[-1])
+        return node
 
-    def infer_shape(self, node, input_shapes):
-        """Return the shapes of the outputs."""
-        return [(), *input_shapes]
-
-    def perform(self, node, inputs, output_storage) -> None:
-        """Compute the outputs in backends other than numba."""
-        check_hidden_enumerable(inputs[1].size)
-        results = quadratic_log_partition(*(np.ascontiguousarray(x, np.float64) for x in inputs))
-        for storage, output, result in zip(output_storage, node.outputs, results, strict=True):
-            storage[0] = np.asarray(result, output.dtype)
+    def log_partition(self, parameters: list[np.ndarray]) -> tuple[Any, ...]:
+        """Compute the logarithm of the sum, E[h hᵀ] and E[h]."""
+        check_hidden_enumerable(parameters[1].size)
+        return quadratic_log_partition(*map(np.ascontiguousarray, parameters))
 
     def pullback(self, inputs, outputs, cotangents) -> list[Variable]:
-        """Multiply the cotangent of the logarithm with the gradient."""
-        if not all(isinstance(g.type, DisconnectedType) for g in cotangents[1:]):
-            raise NotImplementedError("second derivatives of log Z are not implemented")
-        _, pairs, means = outputs
-        return [cotangents[0] * pairs / 2, cotangents[0] * means]
-
-    def connection_pattern(self, node):
-        """All outputs depend on all inputs."""
-        return [[True] * 3 for _ in range(2)]
+        """Multiply the cotangent of the logarithm with the gradient, which is half of E[h hᵀ] by G."""
+        pairs, means = super().pullback(inputs, outputs, cotangents)
+        return [pairs / 2, means]
 
 
 def check_hidden_enumerable(n_hidden: int | None) -> None:

@@ -16,16 +16,13 @@ import pytensor.tensor as pt
 from numba import njit
 from pymc.distributions.custom import CustomDistRV
 from pymc.distributions.transforms import _default_transform
-from pytensor.gradient import DisconnectedType
-from pytensor.graph.basic import Apply, Constant, Variable
-from pytensor.graph.op import Op
+from pytensor.graph.basic import Constant, Variable
 from pytensor.scalar import Add, Cast, Mul, Neg, Sub
-from pytensor.tensor import TensorVariable, as_tensor_variable, tensor
+from pytensor.tensor import TensorVariable
 from pytensor.tensor.blockwise import Blockwise
 from pytensor.tensor.elemwise import DimShuffle, Elemwise
 from pytensor.tensor.random.op import RandomVariable
 
-from pm_neural.distributions._compiled_op import CompiledOp
 from pm_neural.distributions._couplings import Couplings
 from pm_neural.distributions._elimination import (
     Elimination,
@@ -36,6 +33,7 @@ from pm_neural.distributions._elimination import (
 )
 from pm_neural.distributions._kaufman import kaufman_log_partition
 from pm_neural.distributions.lattice import lattice
+from pm_neural.distributions.normalizer import LogPartitionOp
 from step_methods.network import random_inputs
 
 __all__ = [
@@ -63,41 +61,10 @@ _REQUIREMENTS = {
 }
 
 
-class SpinLogPartition(CompiledOp, Op):
+class SpinLogPartition(LogPartitionOp):
     """Log Z of spins, ∂log Z/∂coupling = E[½ sᵀJs] and ∂log Z/∂h = E[s], from the scalar coupling and h (n,)."""
 
     gufunc_signature = "(),(n)->(),(),(n)"
-
-    def log_partition(self, coupling: float, fields: np.ndarray) -> tuple[float, float, np.ndarray]:
-        """Compute log Z and its derivatives."""
-        raise NotImplementedError
-
-    def make_node(self, coupling, fields) -> Apply:
-        """Make a node."""
-        inputs = [as_tensor_variable(x) for x in (coupling, fields)]
-        outputs = [tensor(dtype=inputs[0].dtype, shape=()), *(x.type() for x in inputs)]
-        return Apply(self, inputs, outputs)
-
-    def infer_shape(self, node, input_shapes):
-        """Return the shapes of the outputs."""
-        return [(), *input_shapes]
-
-    def perform(self, node, inputs, output_storage) -> None:
-        """Compute the outputs in backends other than numba."""
-        coupling, fields = (np.asarray(x, np.float64) for x in inputs)
-        results = self.log_partition(float(coupling), fields)
-        for storage, output, result in zip(output_storage, node.outputs, results, strict=True):
-            storage[0] = np.asarray(result, output.dtype)
-
-    def pullback(self, inputs, outputs, cotangents) -> list[Variable]:
-        """Multiply the cotangent of log Z with the gradient."""
-        if not all(isinstance(g.type, DisconnectedType) for g in cotangents[1:]):
-            raise NotImplementedError("second derivatives of log Z are not implemented")
-        return [cotangents[0] * gradient for gradient in outputs[1:]]
-
-    def connection_pattern(self, node):
-        """All outputs depend on all inputs."""
-        return [[True] * 3 for _ in range(2)]
 
 
 class EliminationLogPartition(SpinLogPartition):
@@ -122,9 +89,10 @@ class EliminationLogPartition(SpinLogPartition):
         """The steps of the sum."""
         return plan_elimination(self.couplings.matrix, _best_order(self.couplings, self.shape)[1])
 
-    def log_partition(self, coupling: float, fields: np.ndarray) -> tuple[float, float, np.ndarray]:
+    def log_partition(self, parameters: list[np.ndarray]) -> tuple[Any, ...]:
         """Compute log Z and its derivatives."""
-        return elimination_log_partition(*self.plan, coupling, fields)
+        coupling, fields = parameters
+        return elimination_log_partition(*self.plan, float(coupling), fields)
 
 
 class TorusLogPartition(SpinLogPartition):
@@ -148,9 +116,10 @@ class TorusLogPartition(SpinLogPartition):
         self.weight = weight
         self.rounding = rounding
 
-    def log_partition(self, coupling: float, fields: np.ndarray) -> tuple[float, float, np.ndarray]:
+    def log_partition(self, parameters: list[np.ndarray]) -> tuple[Any, ...]:
         """Compute log Z and its derivatives; the field must vanish, up to rounding of shifted bits."""
-        return torus_log_partition(self.rows, self.columns, self.weight, self.rounding, coupling, fields)
+        coupling, fields = parameters
+        return torus_log_partition(self.rows, self.columns, self.weight, self.rounding, float(coupling), fields)
 
 
 @njit(cache=True)
