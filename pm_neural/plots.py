@@ -140,8 +140,6 @@ def spike_raster(
     ValueError
         If no spikes were recorded; if `window` is empty.
     """
-    import matplotlib.pyplot as plt
-
     from pm_neural.diagnostics.spikes import SpikeRaster
     from pm_neural.diagnostics.spikes import spike_raster as read_spikes
 
@@ -150,8 +148,7 @@ def spike_raster(
     if not start < stop:
         raise ValueError(f"window must be (start, stop) with start < stop, got {window!r}")
     seen = (raster.times >= start) & (raster.times <= stop)
-    if ax is None:
-        _, ax = plt.subplots(layout="constrained")
+    ax = _axes(ax)
     style: dict[str, Any] = {"linestyle": "none", "marker": "|", "color": "black", "markersize": 6} | kwargs
     ax.plot(raster.times[seen], raster.neurons[seen], **style)
     ax.set(xlim=(start, stop), ylim=(raster.n_neurons - 0.5, -0.5), xlabel="time", ylabel="neuron")
@@ -190,8 +187,6 @@ def refractory_states(
     ValueError
         If the arrays do not fit together, or `states` holds something else than 0 and 1.
     """
-    import matplotlib.pyplot as plt
-
     on = np.asarray(states)
     if on.ndim != 2 or on.size == 0:
         raise ValueError(f"states must have shape (n_times, n_neurons), got {on.shape}")
@@ -200,8 +195,7 @@ def refractory_states(
     n_times, n_neurons = on.shape
     if labels is not None and len(labels) != n_neurons:
         raise ValueError(f"labels must name {n_neurons} neurons, got {len(labels)}")
-    if ax is None:
-        _, ax = plt.subplots(layout="constrained")
+    ax = _axes(ax)
     time = np.arange(n_times)
     for neuron in range(n_neurons):
         ax.fill_between(
@@ -252,8 +246,6 @@ def state_probabilities(
     ValueError
         If there are no laws, if they are of different lengths, or not of 2ⁿ states; if `n_largest` is below 1.
     """
-    import matplotlib.pyplot as plt
-
     if not laws:
         raise ValueError("laws must hold at least one law, got none")
     if n_largest < 1:
@@ -267,8 +259,7 @@ def state_probabilities(
         if p.shape != first.shape:
             raise ValueError(f"laws must have the same states, got {p.shape} for {name!r} and {first.shape} before")
     order = np.argsort(-first, kind="stable")[:n_largest]
-    if ax is None:
-        _, ax = plt.subplots(layout="constrained")
+    ax = _axes(ax)
     width = 0.8 / len(values)
     for k, (name, p) in enumerate(values.items()):
         errors = getattr(laws[name], "standard_errors", None)
@@ -278,6 +269,15 @@ def state_probabilities(
     ax.set_xticks(range(order.size), [f"{state:0{n_units}b}" for state in order], rotation=90)
     ax.set(xlim=(-0.6, order.size - 0.4), xlabel="state", ylabel="probability")
     ax.legend()
+    return ax
+
+
+def _axes(ax: Axes | None) -> Axes:
+    """Return the axes given, or those of a new figure."""
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        _, ax = plt.subplots(layout="constrained")
     return ax
 
 
@@ -311,8 +311,7 @@ def _draw_images(
 
     import matplotlib.pyplot as plt
 
-    if ax is None:
-        _, ax = plt.subplots(layout="constrained")
+    ax = _axes(ax)
     style["cmap"] = plt.get_cmap(style["cmap"]).with_extremes(bad=gap_color)
     style = {"interpolation": "nearest"} | style
     ax.imshow(_mosaic(images.reshape(n_images, height, width), n_columns), **style)
