@@ -151,16 +151,7 @@ def as_binary_rows(X: ArrayLike, n_visible: int, name: str = "X") -> np.ndarray:
 
 
 def as_real_rows(X: ArrayLike, n_visible: int, name: str = "X") -> np.ndarray:
-    """Check visible states of real numbers, one per row, and return them in float64.
-
-    Raises
-    ------
-    TypeError
-        If `X` does not hold numbers.
-    ValueError
-        If `X` is not a non-empty matrix with `n_visible` columns of finite numbers, or if some of
-        it is masked.
-    """
+    """Check visible states of finite numbers likewise; raise as `as_binary_rows`."""
     rows = _as_rows(X, n_visible, name, "numbers")
     if not np.isfinite(rows).all():
         raise ValueError(f"{name} must be finite, got NaN or infinity")
