@@ -11,7 +11,6 @@ from pymc.distributions.shape_utils import rv_size_is_none
 from pymc.logprob.abstract import _logprob
 from pytensor.graph.basic import Variable
 from pytensor.tensor import TensorVariable
-from pytensor.tensor.random.op import RandomVariable
 
 from pm_neural.distributions._checks import (
     check_length,
@@ -22,33 +21,23 @@ from pm_neural.distributions._checks import (
     real_data,
     real_initval,
 )
-from pm_neural.distributions._compiled_op import CompiledOp
 from pm_neural.distributions._draws import draw_gaussian_visible
 from pm_neural.distributions._units import UNSAID, loop_over_batch
 from pm_neural.distributions.normalizer import check_hidden_enumerable, gaussian_rbm_log_partition
+from pm_neural.distributions.rbm import VisibleUnitsRV
 from step_methods.checks import at_least
 from step_methods.network import GaussianRestrictedNetwork, network_of, random_inputs, unnormalized_message
 
 __all__ = ["GaussianRBM"]
 
 
-class GaussianRBMRV(CompiledOp, RandomVariable):
-    """The visible units of a Gaussian RBM, hidden units summed out."""
+class GaussianRBMRV(VisibleUnitsRV):
+    """Gaussian visible units."""
 
     name = "GaussianRBM"
     signature = "(v,h),(v),(h),(v)->(v)"
     dtype = "floatX"
     _print_name = ("GaussianRBM", "\\operatorname{GaussianRBM}")
-    __props__ = (*RandomVariable.__props__, "normalize", "n_sweeps")
-
-    def __init__(self, *, normalize: str | None = None, n_sweeps: int = 1000, **kwargs):
-        super().__init__(**kwargs)
-        self.normalize = normalize
-        self.n_sweeps = n_sweeps
-
-    def _supp_shape_from_params(self, dist_params, param_shapes=None):
-        # From a, not from the rows of W: a broadcast W would hide the number of units.
-        return [(param_shapes[1] if param_shapes is not None else dist_params[1].shape)[-1]]
 
     def rng_fn(self, rng, W, a, b, sigma, size):
         """Draw in backends other than numba."""

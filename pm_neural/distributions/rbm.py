@@ -32,13 +32,9 @@ from step_methods.network import (
 __all__ = ["BernoulliRBM", "HiddenUnits"]
 
 
-class BernoulliRBMRV(CompiledOp, RandomVariable):
-    """The visible units of a Bernoulli RBM, hidden units summed out."""
+class VisibleUnitsRV(CompiledOp, RandomVariable):
+    """The visible units of an RBM, hidden units summed out; the parameters begin with W and a."""
 
-    name = "BernoulliRBM"
-    signature = "(v,h),(v),(h)->(v)"
-    dtype = "int64"
-    _print_name = ("BernoulliRBM", "\\operatorname{BernoulliRBM}")
     __props__ = (*RandomVariable.__props__, "normalize", "n_sweeps")
 
     def __init__(self, *, normalize: str | None = None, n_sweeps: int = 1000, **kwargs):
@@ -49,6 +45,15 @@ class BernoulliRBMRV(CompiledOp, RandomVariable):
     def _supp_shape_from_params(self, dist_params, param_shapes=None):
         # From a, not from the rows of W: a broadcast W would hide the number of units.
         return [(param_shapes[1] if param_shapes is not None else dist_params[1].shape)[-1]]
+
+
+class BernoulliRBMRV(VisibleUnitsRV):
+    """Binary visible units."""
+
+    name = "BernoulliRBM"
+    signature = "(v,h),(v),(h)->(v)"
+    dtype = "int64"
+    _print_name = ("BernoulliRBM", "\\operatorname{BernoulliRBM}")
 
     def rng_fn(self, rng, W, a, b, size):
         """Draw in backends other than numba."""
