@@ -188,7 +188,7 @@ def _work_size(n_visible, n_hidden):
 
 @njit(forceinline=True)
 def _memory(work, n_visible, n_hidden):
-    """Scratch memory: the visible bits, the hidden bits, and a list of rows."""
+    """Scratch memory: the bits of both layers, in either order, and a list of rows."""
     visible_words, hidden_words = _n_words(n_visible), _n_words(n_hidden)
     stride = _work_size(n_visible, n_hidden)
     visible = _Bits(pointer_to(work, 0, work), n_visible, stride)
@@ -324,22 +324,13 @@ def _sweep(source, rbm, work, v, h, n_sweeps):
 
 
 @njit
-def _update_hidden(source, rbm, v, h):
-    visible, hidden, rows = _memory(rbm[2], v.size, h.size)
-    _pack(_chain(v), visible)
-    _pack(_chain(h), hidden)
-    n_changed, source = _update(source, 0, _layer(rbm[0]), visible, hidden, rows, 1)
-    _unpack(hidden, _chain(h))
-    return n_changed, source
-
-
-@njit
-def _update_visible(source, rbm, v, h):
-    visible, hidden, rows = _memory(rbm[2], v.size, h.size)
-    _pack(_chain(v), visible)
-    _pack(_chain(h), hidden)
-    n_changed, source = _update(source, 0, _layer(rbm[1]), hidden, visible, rows, 1)
-    _unpack(visible, _chain(v))
+def _update_layer(source, layer, work, given, units):
+    """Draw the `units` of one layer of a chain given those of the other."""
+    inputs, outputs, rows = _memory(work, given.size, units.size)
+    _pack(_chain(given), inputs)
+    _pack(_chain(units), outputs)
+    n_changed, source = _update(source, 0, _layer(layer), inputs, outputs, rows, 1)
+    _unpack(outputs, _chain(units))
     return n_changed, source
 
 
@@ -383,7 +374,7 @@ def sweep_chains(rbm, v, h, n_sweeps, state):
 @kernel
 def update_hidden(rbm, v, h, state):
     """Draw the hidden units given the visible ones, in place; returns how many changed. Arguments as in `sweep`."""
-    n_changed, stream = _update_hidden(open_stream(state), rbm, v, h)
+    n_changed, stream = _update_layer(open_stream(state), rbm[0], rbm[2], v, h)
     close_stream(stream)
     return n_changed
 
@@ -391,7 +382,7 @@ def update_hidden(rbm, v, h, state):
 @kernel
 def update_visible(rbm, v, h, state):
     """Draw the visible units given the hidden ones, in place; returns how many changed. Arguments as in `sweep`."""
-    n_changed, stream = _update_visible(open_stream(state), rbm, v, h)
+    n_changed, stream = _update_layer(open_stream(state), rbm[1], rbm[2], h, v)
     close_stream(stream)
     return n_changed
 
@@ -409,14 +400,14 @@ def sweep_forced(rbm, v, h, n_sweeps, bits, probabilities):
 @kernel
 def update_hidden_forced(rbm, v, h, bits, probabilities):
     """`update_hidden` with forced decisions: see the conventions in `step_methods.kernels`."""
-    _update_hidden(Forced(bits, probabilities), rbm, v, h)
+    _update_layer(Forced(bits, probabilities), rbm[0], rbm[2], v, h)
     return h.size
 
 
 @kernel
 def update_visible_forced(rbm, v, h, bits, probabilities):
     """`update_visible` with forced decisions: see the conventions in `step_methods.kernels`."""
-    _update_visible(Forced(bits, probabilities), rbm, v, h)
+    _update_layer(Forced(bits, probabilities), rbm[1], rbm[2], h, v)
     return v.size
 
 
