@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from pm_neural.training._chains import Chains
-from pm_neural.training._checkpoint import load_checkpoint
+from pm_neural.training._checkpoint import load_checkpoint, load_parameters
 from pm_neural.training._checks import check_dtype, check_integer, check_number, check_parameters
 from pm_neural.training._draws import draws_as_datatree
 from pm_neural.training._early_stopping import EarlyStopping
@@ -134,9 +134,10 @@ class RestrictedMachine(nn.Module):
             The file is cut short or no checkpoint, or of another version or model.
         """
         state = load_checkpoint(path, kind=cls.kind)
-        tensors = {name: torch.as_tensor(value) for name, value in state["learner"]["parameters"].items()}
-        machine = cls(*tensors["W"].shape, dtype=tensors["W"].dtype, **cls._options(state["settings"]))
-        machine.load_state_dict(tensors)
+        parameters = state["learner"]["parameters"]
+        W = torch.as_tensor(parameters["W"])
+        machine = cls(*W.shape, dtype=W.dtype, **cls._options(state["settings"]))
+        load_parameters(machine, parameters)
         return machine
 
     # Sampling
