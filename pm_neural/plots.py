@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["refractory_states", "spike_raster", "state_probabilities", "units_grid", "weights"]
 
+_MOST_NUMBERED_ROWS = 40
+
 
 def weights(
     W: ArrayLike,
@@ -140,6 +142,8 @@ def spike_raster(
     ValueError
         If no spikes were recorded; if `window` is empty.
     """
+    from matplotlib.ticker import MaxNLocator
+
     from pm_neural.diagnostics.spikes import SpikeRaster
     from pm_neural.diagnostics.spikes import spike_raster as read_spikes
 
@@ -152,6 +156,7 @@ def spike_raster(
     style: dict[str, Any] = {"linestyle": "none", "marker": "|", "color": "black", "markersize": 6} | kwargs
     ax.plot(raster.times[seen], raster.neurons[seen], **style)
     ax.set(xlim=(start, stop), ylim=(raster.n_neurons - 0.5, -0.5), xlabel="time", ylabel="neuron")
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     return ax
 
 
@@ -197,21 +202,23 @@ def refractory_states(
         raise ValueError(f"labels must name {n_neurons} neurons, got {len(labels)}")
     ax = _axes(ax)
     time = np.arange(n_times)
+    edges = (time[:, None] + [-0.5, 0.5]).ravel()  # of each time, so that a single one has a width
     for neuron in range(n_neurons):
-        ax.fill_between(
-            time, neuron - 0.4, neuron + 0.4, where=on[:, neuron] == 1, step="mid", color="lightsteelblue", linewidth=0
-        )
+        shaded = np.repeat(on[:, neuron] == 1, 2)
+        ax.fill_between(edges, neuron - 0.4, neuron + 0.4, where=shaded, color="lightsteelblue", linewidth=0)
     if potentials is not None:
         u = np.asarray(potentials, dtype=float)
         if u.shape != on.shape:
             raise ValueError(f"potentials must have the shape {on.shape} of states, got {u.shape}")
         scale = 0.4 / (np.abs(u[np.isfinite(u)]).max(initial=0.0) or 1.0)
-        ax.hlines(range(n_neurons), 0, n_times - 1, color="gray", linewidth=0.5)
+        ax.hlines(range(n_neurons), -0.5, n_times - 0.5, color="gray", linewidth=0.5)
         style: dict[str, Any] = {"color": "black", "linewidth": 0.8} | kwargs
         # Rows are counted downwards, potentials go up.
         ax.plot(time, np.arange(n_neurons) - scale * u, **style)
-    ax.set(xlim=(0, max(n_times - 1, 1)), ylim=(n_neurons - 0.5, -0.5), xlabel="time", ylabel="neuron")
-    ax.set_yticks(range(n_neurons), labels if labels is not None else [str(k) for k in range(n_neurons)])
+    ax.set(xlim=(-0.5, n_times - 0.5), ylim=(n_neurons - 0.5, -0.5), xlabel="time", ylabel="neuron")
+    every = 1 if labels is not None else math.ceil(n_neurons / _MOST_NUMBERED_ROWS)
+    rows = range(0, n_neurons, every)
+    ax.set_yticks(rows, labels if labels is not None else [str(row) for row in rows])
     return ax
 
 

@@ -108,6 +108,12 @@ def test_spike_raster_draws_a_mark_for_each_spike():
         plots.spike_raster(raster(), window=(5, 5))
 
 
+def test_spike_raster_numbers_neurons_only():
+    ax = plots.spike_raster(raster())
+    ticks = ax.get_yticks()
+    assert_array_equal(ticks, np.round(ticks))
+
+
 def test_refractory_states_shades_rows_and_draws_potentials_upwards():
     states = np.array([[0, 1], [1, 1], [1, 0]])
     ax = plots.refractory_states(states, [[2.0, -1.0], [0.0, 0.0], [1.0, 1.0]], labels=["a", "b"], color="red")
@@ -116,6 +122,22 @@ def test_refractory_states_shades_rows_and_draws_potentials_upwards():
     np.testing.assert_allclose(first.get_ydata(), [-0.4, 0, -0.2])
     np.testing.assert_allclose(second.get_ydata(), [1.2, 1, 0.8])
     assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b"]
+
+
+def test_refractory_states_shades_each_time_as_wide_as_the_others():
+    ax = plots.refractory_states(np.array([[1], [0], [1], [1], [0]]))
+    (shades,) = ax.collections
+    extents = [(path.vertices[:, 0].min(), path.vertices[:, 0].max()) for path in shades.get_paths()]
+    assert extents == [(-0.5, 0.5), (1.5, 3.5)]
+    assert ax.get_xlim() == (-0.5, 4.5)
+
+
+@pytest.mark.parametrize(("n_neurons", "n_labels"), [(5, 5), (40, 40), (41, 21), (500, 39)])
+def test_refractory_states_numbers_as_many_rows_as_can_be_read(n_neurons, n_labels):
+    ax = plots.refractory_states(np.zeros((3, n_neurons)))
+    labels = [text.get_text() for text in ax.get_yticklabels()]
+    assert len(labels) == n_labels
+    assert labels == [str(int(tick)) for tick in ax.get_yticks()]
 
 
 @pytest.mark.parametrize(
