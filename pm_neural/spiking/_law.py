@@ -16,10 +16,11 @@ class _JointDistribution(torch.autograd.Function):
         n_steps, n_chains, n = z.shape
         bits = 2 ** torch.arange(n - 1, -1, -1, device=z.device)
         states = ((z != 0) * bits).sum(-1)
-        counts = torch.zeros(n_chains, 2**n, dtype=z.dtype, device=z.device)
-        counts.scatter_add_(1, states.T, torch.ones_like(states.T, dtype=z.dtype))
+        # In the traces' own dtype counts would stop to grow where 1 is lost to rounding.
+        counts = torch.zeros(n_chains, 2**n, dtype=torch.float64, device=z.device)
+        counts.scatter_add_(1, states.T, torch.ones_like(states.T, dtype=counts.dtype))
         ctx.save_for_backward(states, bits)
-        return counts / n_steps
+        return (counts / n_steps).to(z.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:

@@ -41,6 +41,13 @@ def test_law_keeps_dtype_and_sums_to_one(rng, dtype):
     torch.testing.assert_close(law.sum(-1), torch.ones(3, dtype=dtype))
 
 
+def test_long_traces_are_counted_to_the_end():
+    n_steps = 2**18  # beyond the largest number of float16
+    z = torch.zeros(n_steps, 1, 1, dtype=torch.float16)
+    z[: n_steps // 4] = 1
+    assert joint_distribution(z).tolist() == [[0.75, 0.25]]
+
+
 def test_twenty_traces_take_no_tensor_of_all_states_per_step(rng):
     assert joint_distribution(random_traces(rng, 500, 1, 20, torch.float32)).shape == (1, 2**20)
 
