@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.sparse import issparse
 from scipy.special import softmax
 
 from pm_neural.diagnostics.enumeration import enumerate_states
@@ -73,7 +74,7 @@ def _read_variable(variable: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _checked(J: ArrayLike, b: ArrayLike, name: str) -> tuple[np.ndarray, np.ndarray]:
-    J, b = np.asarray(J), np.asarray(b)
+    J, b = J.toarray() if issparse(J) else np.asarray(J), np.asarray(b)
     if J.dtype.kind not in "iuf" or b.dtype.kind not in "iuf":
         raise TypeError(f"{name} must hold real numbers; got dtypes {J.dtype} and {b.dtype}")
     if b.ndim != 1 or J.shape != (len(b), len(b)) or not len(b):

@@ -1,6 +1,7 @@
 import numpy as np
 import pymc as pm
 import pytest
+from scipy.sparse import csr_array
 from scipy.special import expit
 
 import pm_neural as pmn
@@ -23,6 +24,7 @@ def test_law_of_a_machine_is_exact(rng):
         s = pmn.Ising("s", J, b)
         laws = [pmn.diagnostics.exact_state_probabilities(v) for v in (z, s)]
     np.testing.assert_allclose(Machine.read((0.5 * J, b), "network").law(), laws[0].probabilities, atol=1e-12)
+    np.testing.assert_array_equal(Machine.read((csr_array(J), b), "network").J, J)
     for variable, law in zip((z, s), laws, strict=True):
         np.testing.assert_allclose(Machine.read(variable, "network").law(), law.probabilities, atol=1e-6)
 
