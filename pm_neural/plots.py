@@ -260,11 +260,13 @@ def state_probabilities(
     values = {name: np.asarray(getattr(law, "probabilities", law), dtype=float) for name, law in laws.items()}
     first = next(iter(values.values()))
     n_units = first.size.bit_length() - 1
-    if first.ndim != 1 or first.size != 1 << n_units:
+    if first.ndim != 1 or not first.size or first.size != 1 << n_units:
         raise ValueError(f"laws must be of all 2**n states of n units, got the shape {first.shape}")
     for name, p in values.items():
         if p.shape != first.shape:
             raise ValueError(f"laws must have the same states, got {p.shape} for {name!r} and {first.shape} before")
+        if not (np.isfinite(p) & (p >= 0)).all():
+            raise ValueError(f"laws must hold probabilities, finite and not negative; those of {name!r} are not")
     order = np.argsort(-first, kind="stable")[:n_largest]
     ax = _axes(ax)
     width = 0.8 / len(values)

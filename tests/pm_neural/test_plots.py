@@ -174,6 +174,9 @@ def test_state_probabilities_sorts_by_the_first_law():
         ({"a": [0.5, 0.5]}, {"n_largest": 0}, "n_largest must be at least 1, got 0"),
         ({"a": [0.5, 0.3, 0.2]}, {}, r"laws must be of all 2\*\*n states"),
         ({"a": [0.5, 0.5], "b": [1.0]}, {}, r"laws must have the same states, got \(1,\) for 'b'"),
+        ({"a": []}, {}, r"laws must be of all 2\*\*n states"),
+        ({"a": [0.5, 0.5], "b": [np.nan, 1.0]}, {}, "laws must hold probabilities, .* those of 'b' are not"),
+        ({"a": [1.5, -0.5]}, {}, "laws must hold probabilities, .* those of 'a' are not"),
     ],
 )
 def test_state_probabilities_refuses(laws, options, message):
