@@ -429,7 +429,7 @@ class SGLD(_GradientStep):
     >>> data = np.random.default_rng(1).normal(2.0, 1.0, size=1000)
     >>> with pm.Model():
     ...     mu = pm.Normal("mu", 0, 10)
-    ...     pm.Normal("y", mu, 1, observed=pm.Minibatch(data, batch_size=50), total_size=1000)
+    ...     y = pm.Normal("y", mu, 1, observed=pm.Minibatch(data, batch_size=50), total_size=1000)
     ...     step = pmn.SGLD(step_size=1e-4, steps_per_draw=10)
     ...     idata = pm.sample(100, tune=100, chains=2, cores=1, step=step, progressbar=False)
     """
