@@ -36,9 +36,13 @@ def check_real(X: ArrayLike | torch.Tensor, name: str, *shape: int) -> np.ndarra
 def _check_rows(X: ArrayLike | torch.Tensor, name: str, shape: tuple[int, ...], *, numbers: str) -> np.ndarray:
     if np.ma.isMaskedArray(X):
         raise ValueError(f"{name} must be complete; got a masked array")
-    values = X.detach().cpu().numpy() if isinstance(X, torch.Tensor) else np.asarray(X)
+    if isinstance(X, torch.Tensor):
+        X = (X.double() if X.dtype in (torch.float16, torch.bfloat16) else X).detach().cpu().numpy()
+    values = np.asarray(X)
     if values.dtype.kind not in "biuf":
         raise TypeError(f"{name} must be an array of {numbers}; got dtype {values.dtype}")
+    if values.dtype.kind == "f" and values.dtype.itemsize not in (4, 8):
+        values = values.astype(float)  # sums over many rows overflow in half precision, and torch has none longer
     if values.ndim == 0 or values.shape[1:] != shape or not len(values):
         wanted = ", ".join(["n", *map(str, shape)])
         raise ValueError(f"{name} must have shape ({wanted}) with n >= 1; got shape {values.shape}")

@@ -94,6 +94,32 @@ def test_any_kind_of_array_will_do(stripes):
     assert_same_parameters(reference, _fit_list(stripes))
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.longdouble, torch.float16, torch.bfloat16])
+def test_data_in_other_precisions_are_the_same_data(kind):
+    """The sum of 3000 ones is beyond the integers of half precision."""
+    X = np.ones((3000, 2))
+    X[:60, 1] = 0
+    other = torch.as_tensor(X).to(kind) if isinstance(kind, torch.dtype) else X.astype(kind)
+    assert_same_parameters(fit(X, 2, epochs=1, batch_size=3000)[0], fit(other, 2, epochs=1, batch_size=3000)[0])
+
+
+def test_weights_may_lie_in_memory_in_any_order(stripes):
+    W = torch.randn(16, 10, generator=torch.Generator().manual_seed(1))
+    machines = [RBM(16, 10) for _ in range(2)]
+    machines[0].W.data = W
+    machines[1].W.data = W.T.contiguous().T
+    histories = [fit(stripes, rbm=rbm)[1] for rbm in machines]
+    np.testing.assert_allclose(*[history["pseudo_log_likelihood"] for history in histories], rtol=1e-4)
+
+
+def test_frozen_parameters_are_refused(stripes):
+    rbm = RBM(16, 2)
+    rbm.a.requires_grad_(False)
+    with pytest.raises(ValueError, match="a must require a gradient to be learnt; it is frozen"):
+        fit(stripes, rbm=rbm)
+    assert not rbm.a.any()
+
+
 def _fit_list(X):
     rbm = RBM(16, 10)
     rbm.fit(X.tolist(), epochs=3, progressbar=False, random_seed=1)
