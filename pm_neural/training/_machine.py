@@ -303,7 +303,7 @@ class RestrictedMachine(nn.Module):
             momentum=momentum,
             own_rates=own_rates,
         )
-        data = backend.array(data_rows.astype(np.float32))
+        data = backend.array(data_rows.astype(float))
         self._initialize(data_rows, rng)
         gradient.start_from(data)
         plan = Plan(

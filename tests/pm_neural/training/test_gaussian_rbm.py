@@ -315,6 +315,13 @@ def test_training_does_not_depend_on_the_unit_of_measurement(clusters):
         np.testing.assert_allclose(got, expected, rtol=2e-3, atol=2e-4)
 
 
+def test_training_in_float64_sees_the_data_in_float64(clusters):
+    """In float32 all of these data are 1, and sigma shrinks to nothing."""
+    rbm = GaussianRBM(2, 6, sigma=0.3e-8, dtype=torch.float64)
+    rbm.fit(1 + 1e-8 * clusters, epochs=5, random_seed=3, progressbar=False)
+    assert ((rbm.sigma > 0.1e-8) & (rbm.sigma < 1e-8)).all()
+
+
 def test_sigma_has_a_learning_rate_of_its_own(clusters):
     slow = fit(clusters, sigma_learning_rate=1e-9)[0]
     np.testing.assert_allclose(slow.sigma.detach(), 0.3, rtol=1e-5)
