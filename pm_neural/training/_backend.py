@@ -110,7 +110,7 @@ class NumPyBackend:
         sigmoid_units(field, out)
 
     def softplus_sums(self, field: np.ndarray, *, out: np.ndarray) -> None:
-        softplus_sums(field, out)
+        softplus_sums(np.ascontiguousarray(field), out)  # fields that are sums with W have the order of W
 
     def sample(self, field: np.ndarray, *, out: np.ndarray) -> None:
         sample_units(field, self._stream, out)
