@@ -29,7 +29,7 @@ from pm_neural.spiking._samples import samples_as_datatree
 from pm_neural.spiking._target import read_target
 from pm_neural.training._backend import backend_for
 from pm_neural.training._checkpoint import load_checkpoint, load_parameters
-from pm_neural.training._checks import check_dtype, check_integer, check_number, check_parameters
+from pm_neural.training._checks import check_dtype, check_integer, check_learnable, check_number, check_parameters
 from pm_neural.training._early_stopping import EarlyStopping
 from pm_neural.training._loop import LoopOptions, train
 from pm_neural.training._optimizer import OptimizerFactory, make_ascent
@@ -513,6 +513,7 @@ class SamplingNetwork(nn.Module):
         n_steps = check_integer(n_steps, "n_steps", minimum=1)
         n_chains = check_integer(n_chains, "n_chains", minimum=2)
         check_schedule(learning_rate_schedule)
+        check_learnable(dict(self.named_parameters()))
         with single_thread():
             probabilities, floor = self._target_and_floor(target, n_steps, n_chains)
             rng = np.random.default_rng(random_seed)

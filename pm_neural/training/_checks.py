@@ -84,6 +84,13 @@ def check_parameters(parameters: Mapping[str, torch.Tensor]) -> tuple[torch.Tens
     return tuple(parameters.values())
 
 
+def check_learnable(parameters: Mapping[str, torch.Tensor]) -> None:
+    """Refuse frozen `parameters`: all of them would be learnt."""
+    for name, parameter in parameters.items():
+        if not parameter.requires_grad:
+            raise ValueError(f"{name} must require a gradient to be learnt; it is frozen, with requires_grad=False")
+
+
 def check_integer(value: Any, name: str, *, minimum: int) -> int:
     """Return `value` as an int of at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pm_neural.training._chains import Chains
 from pm_neural.training._checkpoint import load_checkpoint, load_parameters
-from pm_neural.training._checks import check_dtype, check_integer, check_number, check_parameters
+from pm_neural.training._checks import check_dtype, check_integer, check_learnable, check_number, check_parameters
 from pm_neural.training._draws import draws_as_datatree
 from pm_neural.training._early_stopping import EarlyStopping
 from pm_neural.training._gradient import LikelihoodGradient
@@ -256,6 +256,7 @@ class RestrictedMachine(nn.Module):
     ) -> xr.Dataset:
         """Train, as the subclasses' `fit` say; `own_rates` are those of `make_ascent`."""
         data_rows = self._check_visible(X, "X")
+        check_learnable({"W": self.W, "a": self.a, "b": self.b})
         check_validation(validation_data, early_stopping)
         validation = None if validation_data is None else self._check_visible(validation_data, "validation_data")
         options = LoopOptions(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pm_neural.training._backend import TorchBackend
 from pm_neural.training._checkpoint import load_checkpoint, load_parameters
-from pm_neural.training._checks import check_dtype, check_integer, check_number, check_parameters
+from pm_neural.training._checks import check_dtype, check_integer, check_learnable, check_number, check_parameters
 from pm_neural.training._early_stopping import EarlyStopping
 from pm_neural.training._latent_evidence import LatentLogLikelihood, anneal, average_weights, log_normal
 from pm_neural.training._loop import LoopOptions, check_validation, train
@@ -582,6 +582,7 @@ class VAE(nn.Module):
         beta = check_number(beta, "beta", minimum=0)
         warm_up = check_integer(warm_up, "warm_up", minimum=0)
         check_parameters(dict(self.named_parameters()))
+        check_learnable(dict(self.named_parameters()))
 
         rng = np.random.default_rng(random_seed)
         backend = TorchBackend(self.pixel_bias.dtype, rng, self.pixel_bias.device)

@@ -135,6 +135,13 @@ def test_bad_arguments(options, error, message):
         fit(small(), **options)
 
 
+def test_frozen_weights_are_refused():
+    network = small()
+    network.input_weights.requires_grad_(False)
+    with pytest.raises(ValueError, match="input_weights must require a gradient to be learnt; it is frozen"):
+        fit(network)
+
+
 # --- the loop ---------------------------------------------------------------------------------------
 
 

@@ -235,6 +235,22 @@ def test_a_checkpoint_of_another_model_is_refused(stripes, tmp_path):
         fit(stripes, path, resume=True, beta=2)
 
 
+def test_a_checkpoint_keeps_a_dtype_that_was_changed(stripes, tmp_path):
+    path = tmp_path / "vae.safetensors"
+    vae = VAE(np.int64(16), 2, n_hidden=[8]).double()
+    vae.fit(stripes, epochs=1, progressbar=False, random_seed=1, checkpoint=path)
+    loaded = VAE.from_checkpoint(path)
+    for name, value in vae.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_frozen_parameters_are_refused(stripes):
+    vae = VAE(16, 2, n_hidden=[8])
+    vae.decoder.requires_grad_(False)
+    with pytest.raises(ValueError, match=r"decoder\.0\.weight must require a gradient to be learnt; it is frozen"):
+        vae.fit(stripes, epochs=1, progressbar=False)
+
+
 def test_training_depends_on_its_seed_alone(stripes):
     torch.manual_seed(1)
     one = fit(stripes)
