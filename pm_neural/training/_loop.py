@@ -80,6 +80,10 @@ class LoopOptions:
             raise ValueError("resume=True needs the path of a checkpoint")
         if self.checkpoint is not None and not Path(self.checkpoint).parent.is_dir():
             raise FileNotFoundError(f"checkpoint: there is no folder {Path(self.checkpoint).parent}")
+        if self.checkpoint is not None and Path(self.checkpoint).is_dir():
+            raise ValueError(f"checkpoint must be the path of a file; got the folder {os.fspath(self.checkpoint)!r}")
+        if not isinstance(self.early_stopping, EarlyStopping | None):
+            raise TypeError(f"early_stopping must be an EarlyStopping; got {self.early_stopping!r}")
         check_integer(self.epochs, "epochs", minimum=1)
         if self.measure_every is not None:
             check_integer(self.measure_every, "measure_every", minimum=1)

@@ -264,6 +264,8 @@ def test_bad_data_are_refused(X, error, message):
 def test_a_checkpoint_in_no_folder_is_refused(stripes, tmp_path):
     with pytest.raises(FileNotFoundError, match="checkpoint: there is no folder"):
         RBM(16, 4).fit(stripes, checkpoint=tmp_path / "missing" / "rbm", progressbar=False)
+    with pytest.raises(ValueError, match="checkpoint must be the path of a file; got the folder"):
+        RBM(16, 4).fit(stripes, checkpoint=tmp_path, progressbar=False)
 
 
 @pytest.mark.parametrize(
@@ -282,6 +284,11 @@ def test_a_checkpoint_in_no_folder_is_refused(stripes, tmp_path):
         ({"measure_every": 0}, ValueError, "measure_every must be at least 1"),
         ({"checkpoint_every": 0}, ValueError, "checkpoint_every must be at least 1"),
         ({"resume": True}, ValueError, "resume=True needs the path of a checkpoint"),
+        (
+            {"early_stopping": 5, "validation_data": np.eye(16)},
+            TypeError,
+            "early_stopping must be an EarlyStopping; got 5",
+        ),
         ({"early_stopping": EarlyStopping()}, ValueError, "early_stopping watches validation_data"),
     ],
 )
