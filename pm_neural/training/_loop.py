@@ -190,7 +190,8 @@ class _Run:
 
 def _as_attribute(value: Any) -> Any:
     """Turn what NetCDF cannot store as an attribute into text."""
-    return str(value) if value is None or isinstance(value, bool) else value
+    is_nested = isinstance(value, list) and any(isinstance(item, list) for item in value)
+    return str(value) if value is None or isinstance(value, bool) or is_nested else value
 
 
 def _check_same_settings(saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:

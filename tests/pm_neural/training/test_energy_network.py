@@ -485,6 +485,12 @@ def test_history_tells_what_was_measured(fit):
     assert history["free_energy_gap"].item(-1) == pytest.approx(gap[0] - gap[1], abs=1e-5)
 
 
+def test_history_can_be_saved(fit, tmp_path):
+    _, history = fit()
+    history.to_netcdf(tmp_path / "history.nc")
+    xr.testing.assert_equal(xr.load_dataset(tmp_path / "history.nc"), history)
+
+
 def test_early_stopping_brings_back_the_parameters_it_kept(fit):
     rule = EarlyStopping(tolerance=0.0, patience=2)
     network, history = fit(epochs=400, measure_every=1, early_stopping=rule, learning_rate=0.05)
