@@ -210,6 +210,7 @@ class EnergyNetwork(nn.Module):
 
     # Sampling
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def sample(
         self,
@@ -306,6 +307,7 @@ class EnergyNetwork(nn.Module):
 
     # Likelihood
 
+    @torch.inference_mode(False)
     def log_partition(
         self,
         method: Literal["quadrature", "ais"] = "quadrature",

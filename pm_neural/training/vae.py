@@ -389,6 +389,7 @@ class VAE(nn.Module):
             parts.append(torch.cat(weights))
         return average_weights(torch.cat(parts, dim=1), "importance")
 
+    @torch.inference_mode(False)
     def annealed_log_likelihood(
         self,
         X: ArrayLike | Tensor,

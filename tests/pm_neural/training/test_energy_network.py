@@ -223,6 +223,15 @@ def test_the_noise_of_draws_sets_their_temperature():
     assert abs(tree["posterior"]["x"].to_numpy().var() / expected - 1) < 4 * (2 / 4000) ** 0.5
 
 
+def test_chains_have_their_gradients_in_inference_mode(make_mlp):
+    network = EnergyNetwork(make_mlp(), 2)
+    with torch.inference_mode():
+        inside = network.sample(2, 3, burn_in=5, random_seed=1)
+        log_z = network.log_partition("ais", n_chains=10, n_steps=5, random_seed=1)
+    xr.testing.assert_equal(inside["posterior"]["x"], network.sample(2, 3, burn_in=5, random_seed=1)["posterior"]["x"])
+    assert log_z.estimate == network.log_partition("ais", n_chains=10, n_steps=5, random_seed=1).estimate
+
+
 def test_unadjusted_draws_have_no_acceptance_rate(make_mlp):
     tree = EnergyNetwork(make_mlp(), 2).sample(3, 4, step_size=0.01, adjusted=False, burn_in=5)
     assert set(tree["sample_stats"]) == {"energy"}

@@ -172,6 +172,13 @@ def test_annealing_brackets_the_probability(random_vae, rng, options):
         assert (estimate.per_row_error < 0.1).all()
 
 
+def test_annealing_has_its_gradients_in_inference_mode(random_vae):
+    vae = random_vae()
+    with torch.inference_mode():
+        inside = vae.annealed_log_likelihood(np.eye(6), n_chains=2, n_steps=3, random_seed=1)
+    assert inside.mean == vae.annealed_log_likelihood(np.eye(6), n_chains=2, n_steps=3, random_seed=1).mean
+
+
 def test_annealing_corrects_an_encoder_that_knows_nothing(random_vae, rng):
     """At 5 standard errors: a false alarm in 10^6. Importance sampling fails here, and says so."""
     vae = random_vae(40)
