@@ -120,7 +120,7 @@ class VAE(nn.Module):
         if network not in _WIDTHS:
             raise ValueError(f"network must be 'mlp' or 'convolutional'; got {network!r}")
         check_dtype(dtype)
-        image_shape = _check_lengths([shape] if isinstance(shape, int) else shape, "shape", (1, 2))
+        image_shape = _check_lengths([shape] if isinstance(shape, int | np.integer) else shape, "shape", (1, 2))
         widths = _check_lengths(_WIDTHS[network] if n_hidden is None else n_hidden, "n_hidden", None)
         self.n_visible = math.prod(image_shape)
         self.n_latent = check_integer(n_latent, "n_latent", minimum=1)
@@ -171,10 +171,10 @@ class VAE(nn.Module):
         state = load_checkpoint(path, kind=VAELearner.kind)
         options = {name: state["settings"][name] for name in ("n_latent", "network", "n_hidden", "likelihood", "sigma")}
         shape = state["settings"]["shape"]
-        vae = cls(
-            shape[0] if len(shape) == 1 else tuple(shape), **options, dtype=getattr(torch, state["settings"]["dtype"])
-        )
-        load_parameters(vae, state["learner"]["parameters"])
+        parameters = state["learner"]["parameters"]
+        dtype = torch.as_tensor(parameters["pixel_bias"]).dtype
+        vae = cls(shape[0] if len(shape) == 1 else tuple(shape), **options, dtype=dtype)
+        load_parameters(vae, parameters)
         return vae
 
     # Codes and pixels
