@@ -131,7 +131,7 @@ class VAE(nn.Module):
             "network": network,
             "n_hidden": list(widths),
             "likelihood": likelihood,
-            "sigma": sigma,
+            "sigma": sigma.item() if isinstance(sigma, np.number) else sigma,  # a checkpoint holds JSON values
             "dtype": str(dtype).removeprefix("torch."),
         }
         if network == "mlp":

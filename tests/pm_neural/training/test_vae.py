@@ -251,6 +251,13 @@ def test_a_checkpoint_keeps_a_dtype_that_was_changed(stripes, tmp_path):
         torch.testing.assert_close(loaded.state_dict()[name], value, rtol=0, atol=0)
 
 
+def test_a_checkpoint_holds_a_sigma_that_numpy_computed(stripes, tmp_path):
+    path = tmp_path / "vae.safetensors"
+    model = {"likelihood": "gaussian", "sigma": stripes.astype(np.float32).std()}
+    vae, _ = fit(stripes, path, epochs=1, model=model)
+    assert VAE.from_checkpoint(path).sigma == vae.sigma
+
+
 def test_frozen_parameters_are_refused(stripes):
     vae = VAE(16, 2, n_hidden=[8])
     vae.decoder.requires_grad_(False)
