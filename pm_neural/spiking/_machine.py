@@ -73,7 +73,7 @@ def _read_variable(variable: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
     return 4 * J, 2 * biases - 2 * J.sum(axis=1)
 
 
-def _checked(J: ArrayLike, b: ArrayLike, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _checked(J: Any, b: ArrayLike, name: str) -> tuple[np.ndarray, np.ndarray]:
     J, b = J.toarray() if issparse(J) else np.asarray(J), np.asarray(b)
     if J.dtype.kind not in "iuf" or b.dtype.kind not in "iuf":
         raise TypeError(f"{name} must hold real numbers; got dtypes {J.dtype} and {b.dtype}")
