@@ -63,7 +63,7 @@ class LoopOptions:
 
     Raises
     ------
-    ValueError, TypeError, FileNotFoundError
+    ValueError, TypeError, FileNotFoundError, PermissionError
         One of them is bad.
     """
 
@@ -80,6 +80,8 @@ class LoopOptions:
             raise ValueError("resume=True needs the path of a checkpoint")
         if self.checkpoint is not None and not Path(self.checkpoint).parent.is_dir():
             raise FileNotFoundError(f"checkpoint: there is no folder {Path(self.checkpoint).parent}")
+        if self.checkpoint is not None and not os.access(Path(self.checkpoint).parent, os.W_OK):
+            raise PermissionError(f"checkpoint: the folder {Path(self.checkpoint).parent} is read-only")
         if self.checkpoint is not None and Path(self.checkpoint).is_dir():
             raise ValueError(f"checkpoint must be the path of a file; got the folder {os.fspath(self.checkpoint)!r}")
         if not isinstance(self.early_stopping, EarlyStopping | None):
