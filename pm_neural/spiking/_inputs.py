@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pm_neural.training._checks import check_integer, check_number
 from step_methods.kernels.lif import place_poisson_spikes
 from step_methods.kernels.random import seed_stream
 
@@ -31,11 +32,36 @@ class InputSpikes:
         ``row = t * n_chains + c``.
     sources : ndarray of int32, (n_spikes,)
         Numbers of the inputs that spike.
+
+    Raises
+    ------
+    ValueError, TypeError
+        The arrays are no such events: the simulators would read beyond their ends.
     """
 
     shape: tuple[int, int, int]
     offsets: np.ndarray
     sources: np.ndarray
+
+    def __post_init__(self) -> None:
+        n_steps, n_chains, n_inputs = self.shape
+        if self.offsets.dtype != np.int64 or self.sources.dtype != np.int32:
+            raise TypeError(
+                f"offsets must be int64 and sources int32; got {self.offsets.dtype} and {self.sources.dtype}"
+            )
+        if self.offsets.shape != (n_steps * n_chains + 1,) or self.sources.ndim != 1:
+            raise ValueError(
+                f"offsets must have shape ({n_steps * n_chains + 1},) and sources (n_spikes,); "
+                f"got {self.offsets.shape} and {self.sources.shape}"
+            )
+        first, last = self.offsets[[0, -1]]
+        if first != 0 or last != len(self.sources) or (np.diff(self.offsets) < 0).any():
+            raise ValueError(f"offsets must rise from 0 to the number of spikes, {len(self.sources)}")
+        if self.sources.size and not 0 <= self.sources.min() <= self.sources.max() < n_inputs:
+            raise ValueError(
+                f"sources must be numbers of inputs, from 0 to {n_inputs - 1}; "
+                f"got some from {self.sources.min()} to {self.sources.max()}"
+            )
 
     @classmethod
     def poisson(
@@ -49,7 +75,16 @@ class InputSpikes:
         probability : float
         stream : ndarray or Generator
             State of a stream of the kernels, which advances, or what seeds one.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A number is none of these.
         """
+        n_steps = check_integer(n_steps, "n_steps", minimum=1)
+        n_chains = check_integer(n_chains, "n_chains", minimum=1)
+        n_inputs = check_integer(n_inputs, "n_inputs", minimum=1)
+        probability = check_number(probability, "probability", minimum=0, below=1, exclusive=True)
         if isinstance(stream, np.random.Generator):
             stream = seed_stream(stream)
         n_rows = n_steps * n_chains

@@ -48,3 +48,25 @@ def test_inputs_must_be_binary(values):
 def test_inputs_must_have_three_dimensions():
     with pytest.raises(ValueError, match=r"\(n_steps, n_chains, n_inputs\); got \(2, 3\)"):
         InputSpikes.from_dense(torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("offsets", "sources", "error", "message"),
+    [
+        ([0, 1, 2], [0, 3], ValueError, "sources must be numbers of inputs, from 0 to 2; got some from 0 to 3"),
+        ([0, 1, 2], [-1, 0], ValueError, "sources must be numbers of inputs, from 0 to 2; got some from -1 to 0"),
+        ([0, 1, 3], [0, 1], ValueError, "offsets must rise from 0 to the number of spikes, 2"),
+        ([0, 3, 2], [0, 1], ValueError, "offsets must rise from 0"),
+        ([0, 2], [0, 1], ValueError, r"offsets must have shape \(3,\) and sources \(n_spikes,\); got \(2,\)"),
+        ([0.0, 1.0, 2.0], [0, 1], TypeError, "offsets must be int64 and sources int32; got float64 and int32"),
+    ],
+)
+def test_events_that_are_none_are_refused(offsets, sources, error, message):
+    with pytest.raises(error, match=message):
+        InputSpikes((2, 1, 3), np.array(offsets), np.array(sources, dtype=np.int32))
+
+
+@pytest.mark.parametrize("probability", [0, 1, -0.1, np.nan])
+def test_inputs_spike_with_a_probability(rng, probability):
+    with pytest.raises(ValueError, match=r"probability must be in \(0, 1\)"):
+        InputSpikes.poisson(2, 3, 4, probability=probability, stream=rng)

@@ -271,7 +271,7 @@ def test_a_checkpoint_in_no_folder_is_refused(stripes, tmp_path):
 def test_a_checkpoint_in_a_folder_that_is_read_only_is_refused(stripes, tmp_path, monkeypatch):
     """By what the system says of the folder: a superuser may write to any."""
     monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
-    with pytest.raises(PermissionError, match="checkpoint: the folder .* is read-only"):
+    with pytest.raises(PermissionError, match=r"checkpoint: the folder .* is read-only"):
         RBM(16, 4).fit(stripes, checkpoint=tmp_path / "rbm", progressbar=False)
 
 
