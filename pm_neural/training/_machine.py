@@ -119,8 +119,17 @@ class RestrictedMachine(nn.Module):
         return {}
 
     def _checked(self) -> tuple[Tensor, ...]:
-        """Return the parameters, which the user may have changed."""
-        return check_parameters(dict(self.named_parameters()))
+        """Return the parameters, which the user may have changed, even their shapes: kernels would not notice."""
+        parameters = dict(self.named_parameters())
+        shape = self.W.shape
+        expected = {"a": shape[:1], "b": shape[1:], "log_sigma": shape[:1]}
+        for name, parameter in parameters.items():
+            if parameter.shape != expected.get(name, parameter.shape):
+                raise ValueError(
+                    f"{name} must have shape {tuple(expected[name])} to fit W of shape {tuple(shape)}; "
+                    f"got {tuple(parameter.shape)}"
+                )
+        return check_parameters(parameters)
 
     @classmethod
     def from_checkpoint(cls, path: str | os.PathLike[str]) -> Self:
@@ -207,6 +216,7 @@ class RestrictedMachine(nn.Module):
         n_draws = check_integer(n_draws, "n_draws", minimum=1)
         sweeps_per_draw = check_integer(sweeps_per_draw, "sweeps_per_draw", minimum=1)
         burn_in = check_integer(burn_in, "burn_in", minimum=0)
+        self._checked()
         rng = np.random.default_rng(random_seed)
         if start is None:
             first = self._start_state(n_chains, rng)

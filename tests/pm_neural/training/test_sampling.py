@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pm_neural.diagnostics import enumerate_states
-from pm_neural.training import RBM
+from pm_neural.training import RBM, GaussianRBM
 from pm_neural.training._chains import BitChains, LayerChains
 
 
@@ -143,3 +143,24 @@ def test_gibbs_refuses_bad_arguments(random_rbm):
         rbm.gibbs([[0, 0.5, 0, 0]])
     with pytest.raises(ValueError, match="n_sweeps must be at least 1"):
         rbm.gibbs([[0, 1, 0, 0]], n_sweeps=0)
+
+
+@pytest.mark.parametrize("kind", [RBM, GaussianRBM])
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("W", (3, 5), r"a must have shape \(3,\) to fit W of shape \(3, 5\); got \(5,\)"),
+        ("a", (4,), r"a must have shape \(5,\) to fit W of shape \(5, 3\); got \(4,\)"),
+        ("b", (1, 3), r"b must have shape \(3,\) to fit W of shape \(5, 3\); got \(1, 3\)"),
+    ],
+)
+def test_parameters_of_another_shape_are_refused(kind, name, shape, message):
+    machine = kind(5, 3)
+    setattr(machine, name, torch.nn.Parameter(torch.zeros(shape)))
+    states = np.zeros((2, machine.n_visible))
+    with pytest.raises(ValueError, match=message):
+        machine.sample(2, 2)
+    with pytest.raises(ValueError, match=message):
+        machine.gibbs(states)
+    with pytest.raises(ValueError, match=message):
+        machine.fit(states, epochs=1, progressbar=False)
