@@ -124,7 +124,7 @@ class EnergyNetwork(nn.Module):
     @torch.no_grad()
     def _check_module(self) -> None:
         points = self.base_mean + torch.tensor([0.0, 1.0]).to(self.base_sd).reshape(2, *self._ones) * self.base_sd
-        together = self.module(points)
+        together = self._tried(points)
         if not isinstance(together, Tensor):
             raise TypeError(f"module must return a tensor; got {type(together).__name__}")
         if together.shape != (2,):
@@ -134,12 +134,21 @@ class EnergyNetwork(nn.Module):
             )
         if not torch.isfinite(together).all():
             raise ValueError(f"module must give finite energies around base_mean; got {together.tolist()}")
-        alone = self.module(points[:1])
+        alone = self._tried(points[:1])
         if not torch.allclose(alone, together[:1], rtol=_SAME_ENERGY, atol=_SAME_ENERGY):
             raise ValueError(
                 "module must give a point the same energy in every call and every batch (no dropout, no batch "
                 f"normalization); got {alone.item():g} alone and {together[0].item():g} beside another point"
             )
+
+    def _tried(self, points: Tensor) -> Any:
+        try:
+            return self.module(points)
+        except (RuntimeError, ValueError) as error:  # as torch's layers raise
+            raise ValueError(
+                f"module must map points of shape {self.shape} to their energies, one alone and several in a batch; "
+                f"for an input of shape {tuple(points.shape)} it raised: {error}"
+            ) from error
 
     @property
     def _ones(self) -> tuple[int, ...]:

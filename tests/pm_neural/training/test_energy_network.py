@@ -82,6 +82,12 @@ def test_energy_is_the_base_s_plus_the_module_s(make_mlp, rng):
         ({"module": abs}, TypeError, r"module must be a torch.nn.Module; got builtin_function"),
         ({"module": nn.Flatten(0)}, TypeError, "module must have parameters in float32 or float64; got no parameters"),
         ({"module": nn.Linear(2, 1)}, ValueError, r"output must have shape \(2,\); got \(2, 1\)"),
+        ({"module": nn.Linear(3, 1)}, ValueError, r"module must map points of shape \(2,\) .* it raised: "),
+        (
+            {"module": nn.Sequential(nn.Linear(2, 1), nn.BatchNorm1d(1), nn.Flatten(0))},
+            ValueError,
+            "one alone and several",
+        ),
         ({"module": Quadratic(np.nan)}, ValueError, "module must give finite energies around base_mean"),
         ({"shape": 0}, ValueError, "shape must be at least 1; got 0"),
         ({"shape": 2.0}, TypeError, "shape must be an integer"),
