@@ -83,7 +83,7 @@ def units_grid(
 
     Parameters
     ----------
-    units : array_like, shape (..., n_units)
+    units : array_like, shape (..., n_units) or (..., rows, columns)
         Leading axes (chain, draw) are laid out one after another, the last of them fastest.
     image_shape : (int, int)
         Rows and columns of one image; their product is n_units.
@@ -104,6 +104,8 @@ def units_grid(
         If `units` is not finite or does not fit `image_shape`.
     """
     units = np.atleast_1d(np.asarray(units, dtype=float))
+    if units.shape[-2:] == tuple(image_shape):
+        units = units.reshape(*units.shape[:-2], -1)
     n_images = math.prod(units.shape[:-1])
     style = {"cmap": "gray_r", "vmin": 0.0, "vmax": 1.0} | kwargs
     images = units.reshape(n_images, units.shape[-1])

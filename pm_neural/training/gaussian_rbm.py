@@ -363,9 +363,10 @@ class GaussianRBM(RestrictedMachine):
         return {}
 
     def _initialize(self, data: np.ndarray, rng: np.random.Generator) -> None:
-        """Start a new machine with small weights, in units of sigma, around the data's mean."""
-        if any(p.any() for p in (self.W, self.a, self.b)):
+        """Start a machine without weights with small ones, in units of sigma, and without biases at the data's mean."""
+        if self.W.any():
             return
         scale = _INITIAL_WEIGHT_SD * self.parameters_as_numpy()[3]
         self.W.copy_(torch.as_tensor(scale[:, None] * rng.normal(size=self.W.shape)))
-        self.a.copy_(torch.as_tensor(data.mean(0)))
+        if not (self.a.any() or self.b.any()):
+            self.a.copy_(torch.as_tensor(data.mean(0)))

@@ -361,11 +361,12 @@ class RBM(RestrictedMachine):
         )
 
     def _initialize(self, images: np.ndarray, rng: np.random.Generator) -> None:
-        """Start a new RBM, all of whose parameters are zero, near independent units."""
-        if any(p.any() for p in self.parameters()):
+        """Start an RBM without weights near independent units, where it has biases near those that it has."""
+        if self.W.any():
             return
         W = rng.normal(scale=_INITIAL_WEIGHT_SD, size=self.W.shape)
         ones = images.sum(0) + 0.5
         log_odds = np.log(ones) - np.log(len(images) + 1 - ones)
         self.W.copy_(torch.as_tensor(W))
-        self.a.copy_(torch.as_tensor(log_odds))
+        if not (self.a.any() or self.b.any()):
+            self.a.copy_(torch.as_tensor(log_odds))

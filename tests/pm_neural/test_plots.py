@@ -55,6 +55,12 @@ def test_units_grid_lays_chains_and_draws_out_in_order(rng):
             assert_array_equal(tile, states[chain, draw].reshape(2, 2))
 
 
+def test_units_grid_takes_fields_of_rows_and_columns(rng):
+    states = rng.integers(0, 2, size=(2, 3, 4, 5))  # chain, draw, row, column
+    flat = plots.units_grid(states.reshape(2, 3, 20), (4, 5))
+    assert_array_equal(drawn(plots.units_grid(states, (4, 5))), drawn(flat))
+
+
 def test_units_grid_takes_one_image():
     assert_array_equal(drawn(plots.units_grid([1, 0], (1, 2))), [[1.0, 0.0]])
 

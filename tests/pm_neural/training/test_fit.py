@@ -8,7 +8,7 @@ import xarray as xr
 
 import pm_neural.training.rbm as rbm_module
 from pm_neural.diagnostics import enumerate_states
-from pm_neural.training import RBM, EarlyStopping
+from pm_neural.training import RBM, EarlyStopping, GaussianRBM
 from pm_neural.training._backend import TorchBackend
 
 
@@ -53,6 +53,17 @@ def test_training_in_float64(stripes):
     fit(stripes, rbm=rbm, epochs=600, weight_decay=1e-4)
     assert rbm.W.dtype == torch.float64
     assert log_likelihood(rbm, stripes) > -5.2
+
+
+@pytest.mark.parametrize("machine", [RBM, GaussianRBM])
+def test_a_machine_with_biases_alone_learns_weights(rng, machine):
+    """Without weights all hidden units are alike, and would stay so."""
+    model = machine(4, 3)
+    model.load_state_dict({"a": torch.tensor([0.5, -0.5, 0.0, 1.0])}, strict=False)
+    model.fit(rng.integers(0, 2, (50, 4)).astype(float), epochs=1, learning_rate=1e-9, random_seed=1, progressbar=False)
+    W, a, *_ = model.parameters_as_numpy()
+    assert len(np.unique(W)) == 12
+    np.testing.assert_allclose(a, [0.5, -0.5, 0.0, 1.0], atol=1e-6)
 
 
 def test_the_visible_bias_starts_at_the_log_odds(rng):
