@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
+from pymc.logprob.utils import local_check_parameter_to_ninf_switch, local_remove_check_parameter
 from pymc.model import Model
 from pymc.pytensorf import compile as compile_pymc
 from pytensor.graph.basic import Variable
+from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.replace import graph_replace, vectorize_graph
+from pytensor.graph.rewriting.basic import in2out
 from pytensor.graph.traversal import ancestors
 
 from step_methods._refractory import Chance, Decisions, Dynamics, Forced, firing_probability, renew
@@ -66,7 +69,7 @@ class _Gains:
         options = dict(compile_kwargs or {})
         self.input_names = [self._name, *(str(var.name) for var in self._inputs)]
         self._one = self._compile_one(logp, value, options)
-        self._all = self._compile_all(logp, value, options)
+        self._all = self._compile_all(logp, value, options, model.check_bounds)
         n_units = point[self._name].size
         seconds_one, seconds_all = _seconds(lambda: self.of_one(point, 0)), _seconds(lambda: self.of_all(point))
         switches = 2 * n_units / (tau + 1)
@@ -80,9 +83,10 @@ class _Gains:
         ]
         return _compiled([unit, value, *self._inputs], both, options)
 
-    def _compile_all(self, logp: Variable, value: Variable, options: dict[str, Any]) -> Callable:
+    def _compile_all(self, logp: Variable, value: Variable, options: dict[str, Any], check_bounds: bool) -> Callable:
         states = pt.tensor("states", dtype=value.dtype, shape=(None, *value.type.shape))
-        return _compiled([states, *self._inputs], [vectorize_graph([logp], {value: states})[0]], options)
+        of_states = vectorize_graph([_without_checks(logp, check_bounds)], {value: states})[0]
+        return _compiled([states, *self._inputs], [of_states], options)
 
     def of_one(self, point: Mapping[str, np.ndarray], unit: int) -> float:
         """Return the gain of one unit; NaN if the model excludes both values."""
@@ -100,6 +104,17 @@ class _Gains:
         with np.errstate(invalid="ignore"):
             gains = logp[1:] - logp[0]
         return np.where(now.ravel() == self._low, gains, -gains)
+
+
+def _without_checks(logp: Variable, check_bounds: bool) -> Variable:
+    """Make it −inf where a parameter is out of bounds, if bounds are checked.
+
+    PyMC's own checks, which turn into the same when a function is compiled, would condemn all states of a batch for
+    one of them.
+    """
+    graph = FunctionGraph(outputs=[logp], clone=False)
+    in2out(local_check_parameter_to_ninf_switch if check_bounds else local_remove_check_parameter).rewrite(graph)
+    return graph.outputs[0]
 
 
 def _compiled(inputs: Sequence[Variable], outputs: Sequence[Variable], options: Mapping[str, Any]) -> Callable:

@@ -623,6 +623,19 @@ def test_the_logits_are_found_both_ways(rng):
         np.testing.assert_allclose([gains.of_one(point, k) for k in range(3)], exact, atol=1e-12)
 
 
+@pytest.mark.parametrize("check_bounds", [True, False])
+def test_a_parameter_out_of_bounds_excludes_one_state_alone(check_bounds):
+    with pm.Model(check_bounds=check_bounds):
+        z = pm.Bernoulli("z", 0.5, shape=2)
+        pm.Bernoulli("y", p=0.7 + 0.5 * z[0] + 0.1 * z[1], observed=1)
+        step = pmn.NeuralSampling([z], compile_kwargs=IN_PYTHON)
+    (gains,) = step._samplers[0]._gains.values()
+    first = -np.inf if check_bounds else np.log(1.2 / 0.7)
+    point = {"z": np.array([0, 0])}
+    for logits in (gains.of_all(point), [gains.of_one(point, k) for k in (0, 1)]):
+        np.testing.assert_allclose(logits, [first, np.log(0.8 / 0.7)], rtol=1e-6)
+
+
 @pytest.mark.parametrize("all_at_once", [False, True])
 @pytest.mark.parametrize("wrong", [-np.inf, np.nan])
 def test_a_unit_without_a_possible_value_is_an_error(wrong, all_at_once):
