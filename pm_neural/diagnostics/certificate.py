@@ -10,6 +10,7 @@ from math import log2
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytensor
 from scipy.sparse import coo_array, csr_array
 from scipy.special import softmax
 
@@ -22,7 +23,7 @@ from pm_neural.diagnostics._units import (
     single_precision_matters,
     units_of,
 )
-from pm_neural.diagnostics.markov import detailed_balance_gap, is_aperiodic, is_irreducible, spectral_gap
+from pm_neural.diagnostics.markov import closed_classes, detailed_balance_gap, is_aperiodic, spectral_gap
 
 if TYPE_CHECKING:
     from pymc.model import Model
@@ -78,7 +79,8 @@ class Certificate:
     tolerance : float
         The largest `invariance_error` that passes.
     irreducible : bool
-        Whether every state that has a log-probability above −inf is reached from every other.
+        Whether every state is reached from every other. States less probable than the rounding error of
+        ``floatX`` are left out: a unit that is on with a probability of 1 − 1e-20 is on in floating point.
     aperiodic : bool
     reversible : bool
         Whether detailed balance holds, up to `tolerance`. A step method need not be reversible to be right.
@@ -250,7 +252,7 @@ def certify(step: Any, point: Point | None = None, *, tolerance: float | None = 
         step=getattr(step, "name", type(step).__name__),
         invariance_error=float(np.abs(p @ T - p).max()),
         tolerance=tolerance,
-        irreducible=is_irreducible(within),
+        irreducible=_is_irreducible(within, p_within),
         aperiodic=is_aperiodic(within),
         reversible=balance <= tolerance,
         detailed_balance_gap=balance,
@@ -262,6 +264,13 @@ def certify(step: Any, point: Point | None = None, *, tolerance: float | None = 
 
 def _result(matrix: np.ndarray, units: UnitStates) -> TransitionMatrix:
     return TransitionMatrix(matrix, units.states, units.labels)
+
+
+def _is_irreducible(T: np.ndarray, p: np.ndarray) -> bool:
+    """Whether the chain ends, from any state, in one set of states that has all but negligible ones."""
+    negligible = p <= np.finfo(pytensor.config.floatX).eps
+    ends = closed_classes(T)
+    return len(ends) == 1 and bool(negligible[np.setdiff1d(np.arange(len(p)), ends[0])].all())
 
 
 def _yes(flag: bool) -> str:

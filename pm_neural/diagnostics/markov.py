@@ -16,6 +16,7 @@ from scipy.sparse.linalg import ArpackError, eigs
 __all__ = [
     "as_distribution",
     "as_transition_matrix",
+    "closed_classes",
     "detailed_balance_gap",
     "is_aperiodic",
     "is_irreducible",
@@ -115,7 +116,7 @@ def is_aperiodic(T: ArrayLike) -> bool:
     bool
     """
     matrix = as_transition_matrix(T)
-    return all(_period(matrix[np.ix_(members, members)]) == 1 for members in _closed_classes(matrix))
+    return all(_period(matrix[np.ix_(members, members)]) == 1 for members in closed_classes(matrix))
 
 
 def stationary_distribution(T: ArrayLike) -> np.ndarray:
@@ -152,7 +153,7 @@ def stationary_distribution(T: ArrayLike) -> np.ndarray:
     array([0.75, 0.25])
     """
     matrix = as_transition_matrix(T)
-    closed = _closed_classes(matrix)
+    closed = closed_classes(matrix)
     if len(closed) > 1:
         raise ValueError(
             f"T has {len(closed)} closed sets of states, and a stationary distribution on each: it must have one only"
@@ -298,7 +299,7 @@ def _graph(matrix: np.ndarray) -> csr_array:
     return csr_array(matrix > 0)
 
 
-def _closed_classes(matrix: np.ndarray) -> list[np.ndarray]:
+def closed_classes(matrix: np.ndarray) -> list[np.ndarray]:
     """List the sets of states that reach each other and nothing else."""
     graph = _graph(matrix)
     n_classes, label = connected_components(graph, connection="strong")

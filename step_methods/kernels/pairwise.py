@@ -203,9 +203,10 @@ def order_of_decisions(network: PreparedPairwise, bias: np.ndarray) -> np.ndarra
     n = bias.size
     numbers = np.arange(n)
     decided_as = np.zeros(n, np.int64)
+    free = np.zeros_like(bias)  # a unit that an infinite bias holds at zero takes no bit
     for digit in range(n.bit_length()):
         z = np.zeros(n, np.uint8)
-        sweep_pairwise_forced(network, z, bias, 1.0, 1, (numbers >> digit & 1).astype(np.uint8), np.empty(n))
+        sweep_pairwise_forced(network, z, free, 1.0, 1, (numbers >> digit & 1).astype(np.uint8), np.empty(n))
         decided_as |= z.astype(np.int64) << digit
     return np.argsort(decided_as)
 

@@ -575,6 +575,22 @@ def test_detailed_balance_of_an_extreme_model():
     assert detailed_balance_gap(certificate.transition, certificate.probabilities) < 1e-15
 
 
+def test_units_that_are_certain_in_floating_point_pass():
+    with pm.Model():
+        z = pmn.BoltzmannMachine("z", [[0, 1.0], [1.0, 0]], [50.0, 0.0])
+        certificate = certify(pmn.BlockGibbs([z]))
+    assert certificate.passed, str(certificate)
+    assert 0 < certificate.probabilities.min() < 1e-20
+
+
+def test_modes_with_no_way_between_them_fail():
+    with pm.Model():
+        z = pmn.BoltzmannMachine("z", [[0, 200.0], [200.0, 0]], [-100.0, -100.0])
+        certificate = certify(pmn.BlockGibbs([z]))
+    assert certificate.invariant
+    assert not certificate.irreducible
+
+
 def test_a_proposal_that_is_always_made_has_a_period():
     """On a uniform distribution with transit_p = 1 every step flips every unit, for sure."""
     with pm.Model():
