@@ -148,6 +148,8 @@ class PairwiseSampler:
 
     def start(self) -> None:
         """Forget, at the start of a chain, what may have changed since the last one."""
+        if self._evidence is not None:
+            self._evidence.start()
         if self._evidence is not None or not self._reader.constant:
             self._is_stale = True
 

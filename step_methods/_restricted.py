@@ -266,6 +266,8 @@ class RestrictedSampler:
 
     def start(self) -> None:
         """Forget, at the start of a chain, what may have changed since the last one."""
+        for evidence in self._evidence.values():
+            evidence.start()
         if self._evidence or not self._reader.constant:
             self._is_stale = True
 

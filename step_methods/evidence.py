@@ -10,22 +10,25 @@ depends on, and an operation that would mix units is refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
 from pymc.data import MinibatchOp
-from pymc.logprob.utils import local_remove_check_parameter
+from pymc.logprob.utils import CheckParameterValue, local_remove_check_parameter
 from pymc.model import Model
 from pymc.pytensorf import compile as compile_pymc
 from pytensor.compile.ops import ViewOp
+from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Apply, Variable
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.rewriting.basic import in2out
 from pytensor.graph.traversal import ancestors
-from pytensor.tensor.basic import Alloc, Join, MakeVector
+from pytensor.scalar import Add, Cast, Identity
+from pytensor.tensor.basic import Alloc, Join, MakeVector, ScalarFromTensor
 from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
+from pytensor.tensor.math import All, Sum
 from pytensor.tensor.shape import Reshape, Shape, Shape_i, SpecifyShape
 from pytensor.tensor.subtensor import (
     AdvancedIncSubtensor,
@@ -49,6 +52,7 @@ _MOVING = {
     Join: slice(0, None),
     MakeVector: slice(0, None),
     Reshape: slice(0, 1),
+    ScalarFromTensor: slice(0, 1),
     SpecifyShape: slice(0, 1),
     Subtensor: slice(0, 1),
     ViewOp: slice(0, 1),
@@ -84,6 +88,11 @@ class Evidence:
     MixedUnitsError
         A ValueError: if an element of a term depends on more than one unit, or if that cannot be told.
 
+    Notes
+    -----
+    PyMC gives a term no probability where one of its parameters is out of bounds. Such a value of a unit is excluded,
+    unless the model was made with ``check_bounds=False``.
+
     Attributes
     ----------
     fixed : bool
@@ -104,21 +113,43 @@ class Evidence:
         check_full_data(terms)
         self._terms = [str(term.name) for term in terms]
         self._n_units = point[value.name].size
-        logps = [_without_checks(logp) for logp in model.logp(vars=list(terms), sum=False)]
-        units = [_UnitsOf(value, point, model).units(logp, name) for logp, name in zip(logps, self._terms, strict=True)]
-        self._depends = [label != _NO_UNIT for label in units]
-        self._sums = [
-            _sum_over_units(label[depends], self._n_units) for label, depends in zip(units, self._depends, strict=True)
+        logps = model.logp(vars=list(terms), sum=False)
+        bounds = [
+            _Bound(name, condition, outermost)
+            for name, logp in zip(self._terms, logps, strict=True)
+            for condition, outermost in (_bounds(logp) if model.check_bounds else [])
+            if value in set(ancestors([condition]))
         ]
+        self._bounds = [(bound.name, bound.outermost) for bound in bounds]
+        arrays = [*(_without_checks(logp) for logp in logps), *(bound.condition for bound in bounds)]
+        names = [*self._terms, *(bound.name for bound in bounds)]
+        self._labelled = value, dict(point), model, list(zip(names, arrays, strict=True))
+        self._units_may_change = any(isinstance(variable, SharedVariable) for variable in ancestors(arrays))
+        self._find_units()
         shape = point[value.name].shape
         low, high = (
-            graph_replace(logps, {value: pt.constant(np.full(shape, unit, value.dtype))}, strict=False)
+            graph_replace(arrays, {value: pt.constant(np.full(shape, unit, value.dtype))}, strict=False)
             for unit in values
         )
         inputs = [var for var in model.value_vars if var in set(ancestors([*low, *high]))]
         self.inputs = [var.name for var in inputs]
         self.fixed = not inputs
-        self._function: Callable = compile_pymc(inputs, [*low, *high], **(compile_kwargs or {}))
+        bounded = [pt.all(condition) for ends in (low, high) for condition in ends[len(logps) :]]
+        in_bounds = pt.all(pt.stack(bounded)) if bounded else pt.constant(True)
+        self._function: Callable = compile_pymc(inputs, [*low, *high, in_bounds], **(compile_kwargs or {}))
+
+    def start(self) -> None:
+        """Find anew, at the start of a chain, which units the terms depend on: shared data may be their indices."""
+        if self._units_may_change:
+            self._find_units()
+
+    def _find_units(self) -> None:
+        value, point, model, arrays = self._labelled
+        units_of = _UnitsOf(value, point, model)
+        units = [units_of.units(array, name) for name, array in arrays]
+        self._depends = [label != _NO_UNIT for label in units]
+        self._units = [label[depends] for label, depends in zip(units, self._depends, strict=True)]
+        self._sums = [_sum_over_units(own, self._n_units) for own in self._units[: len(self._terms)]]
 
     def logits(self, point: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the sum over the terms of log p(unit high) − log p(unit low), shape (n_units,).
@@ -126,23 +157,52 @@ class Evidence:
         Raises
         ------
         ValueError
-            If a term is not a number, or if it excludes both values of a unit.
+            If a term is not a number, or if both values of a unit are excluded.
         """
-        logps = self._function(*[point[name] for name in self.inputs])
-        n_terms = len(self._terms)
+        *arrays, in_bounds = self._function(*[point[name] for name in self.inputs])
+        n_terms, n_arrays = len(self._terms), len(self._depends)
+        lows, highs = arrays[:n_arrays], arrays[n_arrays:]
+        if not in_bounds:
+            no_low, no_high = (self._out_of_bounds(conditions[n_terms:]) for conditions in (lows, highs))
         logits = np.zeros(self._n_units)
-        for name, depends, sum_over_units, low, high in zip(
-            self._terms, self._depends, self._sums, logps[:n_terms], logps[n_terms:], strict=True
-        ):
-            with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore"):
+            for name, depends, units, sum_over_units, low, high in zip(
+                self._terms, self._depends, self._units, self._sums, lows, highs, strict=False
+            ):
                 gain = (np.asarray(high) - np.asarray(low))[depends]
-            if np.isnan(gain).any():
-                raise ValueError(
-                    f"the term {name!r} of the model has no probability for either value of a unit, or none "
-                    "that is a number"
-                )
-            logits += sum_over_units(gain)
+                if not in_bounds:
+                    gain[(no_low | no_high)[units]] = 0
+                if np.isnan(gain).any():
+                    raise ValueError(
+                        f"the term {name!r} of the model has no probability for either value of a unit, or none "
+                        "that is a number"
+                    )
+                logits += sum_over_units(gain)
+            if not in_bounds:
+                logits[no_low] += np.inf
+                logits[no_high] -= np.inf
+        if np.isnan(logits).any():
+            raise ValueError(
+                f"the terms {', '.join(map(repr, self._terms))} of the model leave no value to the unit "
+                f"{np.flatnonzero(np.isnan(logits))[0]}"
+            )
         return logits
+
+    def _out_of_bounds(self, conditions: Sequence[np.ndarray]) -> np.ndarray:
+        """Return for each unit whether a parameter is out of bounds at the value with which they were evaluated."""
+        excluded = np.zeros(self._n_units, bool)
+        n_terms = len(self._terms)
+        for (name, outermost), depends, units, condition in zip(
+            self._bounds, self._depends[n_terms:], self._units[n_terms:], conditions, strict=True
+        ):
+            violating = units[~np.asarray(condition, bool)[depends]]
+            if violating.size and not outermost:
+                raise ValueError(
+                    f"the term {name!r} of the model has a component with a parameter that is out of bounds for one "
+                    f"of the values of the unit {violating[0]}"
+                )
+            excluded[violating] = True
+        return excluded
 
 
 def check_full_data(terms: Sequence[Variable]) -> None:
@@ -177,6 +237,46 @@ def _without_checks(logp: Variable) -> Variable:
     graph = FunctionGraph(outputs=[logp], clone=False)
     in2out(local_remove_check_parameter).rewrite(graph)
     return graph.outputs[0]
+
+
+class _Bound(NamedTuple):
+    """A condition on the parameters of a term, and whether the whole term is excluded where it does not hold."""
+
+    name: str
+    condition: Variable
+    outermost: bool
+
+
+# Operations whose result is −inf where an input is −inf everywhere.
+_KEEPING_INFINITY = (CheckParameterValue, Sum, *_MOVING)
+
+
+def _bounds(logp: Variable) -> Iterator[tuple[Variable, bool]]:
+    """Yield the conditions of PyMC's checks of parameters, and whether they exclude the whole term."""
+    outermost, pending = set(), [logp]
+    while pending:
+        node = pending.pop().owner
+        if node is None or node in outermost:
+            continue
+        adds = isinstance(node.op, Elemwise) and isinstance(node.op.scalar_op, Add | Cast | Identity)
+        if adds or isinstance(node.op, _KEEPING_INFINITY):
+            outermost.add(node)
+            pending += node.inputs[:1] if isinstance(node.op, CheckParameterValue) else node.inputs
+    for variable in ancestors([logp]):
+        node = variable.owner
+        if node is not None and isinstance(node.op, CheckParameterValue) and node.op.can_be_replaced_by_ninf:
+            for check in node.inputs[1:]:
+                yield from ((condition, node in outermost) for condition in _conditions(check))
+
+
+def _conditions(check: Variable) -> Iterator[Variable]:
+    """Yield the arrays all of whose elements must be true; PyMC reduces them to one scalar."""
+    node = check.owner
+    if node is not None and isinstance(node.op, All | MakeVector | ScalarFromTensor):
+        for part in node.inputs:
+            yield from _conditions(part)
+    else:
+        yield check
 
 
 class _UnitsOf:
@@ -243,9 +343,7 @@ class _UnitsOf:
         arrays = [self._filled(variable, label) for variable, label in zip(node.inputs, labels, strict=True)]
         merged = arrays[0]
         for array in arrays[1:]:
-            if ((merged != array) & (merged != _NO_UNIT) & (array != _NO_UNIT)).any():
-                raise _Mixed(node)
-            merged = np.maximum(merged, array)
+            merged = _merged(node, merged, array)
         return merged
 
     def _move(self, node: Apply, labels: Sequence[np.ndarray | None]) -> np.ndarray:
@@ -253,15 +351,51 @@ class _UnitsOf:
         if not getattr(node.op, "set_instead_of_inc", True):
             raise _Mixed(node)
         elements = range(len(node.inputs))[_MOVING[type(node.op)]]
+        if isinstance(node.op, Subtensor | AdvancedSubtensor) and labels[0] is None:
+            return self._choose(node, labels)
         inputs: list[Any] = []
         for i, (variable, label) in enumerate(zip(node.inputs, labels, strict=True)):
             if i in elements:
                 inputs.append(pt.constant(self._filled(variable, label)))
-            elif label is None and not random_inputs([variable]):
-                inputs.append(variable)
+            elif label is None and not random_inputs([fixed := self._with_shapes(variable)]):
+                inputs.append(fixed)
             else:
                 raise _Mixed(node)
         return evaluate([node.op.make_node(*inputs).outputs[0]])[0].astype(int)
+
+    def _choose(self, node: Apply, labels: Sequence[np.ndarray | None]) -> np.ndarray:
+        """Label what units choose from an array that does not depend on them, such as ``mu[z]``.
+
+        Along the axis that an index chooses from, the array is replaced by the labels, and the index by its own.
+        """
+        array, *indices = node.inputs
+        shape = self._value(array).shape
+        at_point = [pt.constant(self._value(index)) for index in indices]
+        merged = None
+        for k, label in enumerate(labels[1:]):
+            if label is None:
+                continue
+            if k not in node.op.idx_list:  # a bound of a slice
+                raise _Mixed(node)
+            axis = node.op.idx_list.index(k)
+            n_labels = int(label.max(initial=0)) + 2
+            names = np.arange(n_labels).reshape(-1, *[1] * (len(shape) - axis - 1)) + _NO_UNIT
+            table = np.broadcast_to(names, (*shape[:axis], n_labels, *shape[axis + 1 :]))
+            own = [*at_point[:k], pt.constant(label - _NO_UNIT), *at_point[k + 1 :]]
+            chosen = evaluate([node.op.make_node(pt.constant(table), *own).outputs[0]])[0]
+            merged = chosen if merged is None else _merged(node, merged, chosen)
+        assert merged is not None
+        return merged
+
+    def _with_shapes(self, variable: Variable) -> Variable:
+        """Return a variable with the shapes that it depends on, which do not change, put in as numbers."""
+        shapes = [
+            part
+            for part in ancestors([variable])
+            if part.owner is not None and isinstance(part.owner.op, Shape | Shape_i)
+        ]
+        at_point = {part: pt.constant(self._value(part), dtype=part.dtype) for part in shapes}
+        return graph_replace([variable], at_point, strict=False)[0] if shapes else variable
 
     def _filled(self, variable: Variable, label: np.ndarray | None) -> np.ndarray:
         return np.full(self._value(variable).shape, _NO_UNIT) if label is None else label
@@ -269,6 +403,12 @@ class _UnitsOf:
     def _value(self, variable: Variable) -> np.ndarray:
         at_point = graph_replace([variable], self._at_point, strict=False)
         return np.asarray(evaluate(at_point)[0])
+
+
+def _merged(node: Apply, labels: np.ndarray, others: np.ndarray) -> np.ndarray:
+    if ((labels != others) & (labels != _NO_UNIT) & (others != _NO_UNIT)).any():
+        raise _Mixed(node)
+    return np.maximum(labels, others)
 
 
 def _reduce(node: Apply, labels: np.ndarray | None) -> np.ndarray:

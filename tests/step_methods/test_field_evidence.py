@@ -57,6 +57,31 @@ def linear_potential(z):
     pm.Potential("y", Y * z)
 
 
+def categorical(z):
+    high = pm.math.switch(z > 0, 0.7, 0.2)
+    pm.Categorical("y", pm.math.stack([high, 0.1 + 0 * z, 0.9 - high], axis=-1), observed=np.array([[0, 2], [1, 0]]))
+
+
+def chosen_means(z):
+    mu = pm.Normal("mu") * np.array([1.0, 3.0])
+    pm.Normal("y", mu[z.clip(0, 1)], 1, observed=Y)
+
+
+def chosen_rows_and_columns(z):
+    mu = pm.Normal("mu") * np.arange(24.0).reshape(3, 2, 4)
+    pm.Normal("y", mu[:, z.clip(0, 1).ravel(), np.array([0, 3, 1, 1])], 1, observed=np.arange(12.0).reshape(3, 4))
+
+
+def chosen_by_one_unit(z):
+    mu = pm.Normal("mu") * np.array([1.0, 3.0])
+    pm.Normal("y", mu[z.clip(0, 1)[1, 0]], 1, observed=[0.3, 0.9])
+
+
+def hard_evidence(z):
+    low, _ = z.owner.op.values
+    pm.Potential("y", pm.math.switch(pm.math.eq(z, low), [[0, 0], [-np.inf, 0]], [[-np.inf, 0], [0, -np.inf]]))
+
+
 TERMS = [
     bernoulli,
     normal_of_a_deterministic,
@@ -68,6 +93,11 @@ TERMS = [
     groups,
     child_and_parent,
     linear_potential,
+    categorical,
+    chosen_means,
+    chosen_rows_and_columns,
+    chosen_by_one_unit,
+    hard_evidence,
 ]
 FIELDS = [pmn.BoltzmannMachine, pmn.Ising]
 
@@ -79,7 +109,7 @@ def test_terms_of_single_units_are_evidence(term, field):
         term(z)
         step = pmn.BlockGibbs([z])
     point = {n: np.full(x.shape, -0.4) for n, x in model.initial_point().items() if n != "z"}
-    certificate = certify(step, point, tolerance=1e-6 if term in (bernoulli, mixture) else 1e-12)
+    certificate = certify(step, point, tolerance=1e-6 if term in (bernoulli, mixture, categorical) else 1e-12)
     assert certificate.passed, str(certificate)
     with pm.Model():
         without = exact_state_probabilities([field("z", 0.5 * pmn.lattice(SHAPE), Y)])
@@ -112,11 +142,102 @@ def regression(z):
     pm.Normal("y", pm.math.dot(Y, z.ravel()[:2]), 1, observed=np.zeros(2))
 
 
+def chosen_by_two_units(z):
+    pm.Normal("y", pm.Normal("mu", shape=(2, 2))[z[0].clip(0, 1), z[1].clip(0, 1)], 1, observed=np.zeros(2))
+
+
+def chosen_from_units(z):
+    pm.Normal("y", z.ravel()[z.clip(0, 1)], 1, observed=Y)
+
+
+def chosen_by_another_variable(z):
+    pm.Normal("y", z.ravel()[pm.Categorical("k", np.full(4, 0.25))], 1, observed=0.0)
+
+
+MIXING = [
+    sum_of_units,
+    correlated_normal,
+    product_of_neighbors,
+    regression,
+    chosen_by_two_units,
+    chosen_from_units,
+    chosen_by_another_variable,
+]
+
+
 @pytest.mark.parametrize("field", FIELDS)
-@pytest.mark.parametrize("term", [sum_of_units, correlated_normal, product_of_neighbors, regression])
+@pytest.mark.parametrize("term", MIXING)
 def test_terms_that_mix_units_are_refused(term, field):
     with pm.Model():
         z = field("z", 0.5 * pmn.lattice(SHAPE), Y)
         term(z)
         with pytest.raises(ValueError, match=r"the term 'y' of the model may depend on several units at once"):
             pmn.BlockGibbs([z])
+
+
+def exponent_out_of_bounds(z):
+    pm.Gamma("y", alpha=z[0] - np.array([0.5, -0.5]), beta=1, observed=[0.5, 2.0])
+
+
+def probability_out_of_bounds(z):
+    pm.Bernoulli("y", p=0.7 + pm.math.switch(z > 0, 0.6 * (Y > 0), 0.0), observed=np.ones(SHAPE, int))
+
+
+def scale_out_of_bounds(z):
+    pm.Normal("y", 0, sigma=z + (Y > 0.25) * 1.5, observed=Y)
+
+
+@pytest.mark.parametrize("step", [pmn.BlockGibbs, pmn.NeuralSampling])
+@pytest.mark.parametrize("term", [exponent_out_of_bounds, probability_out_of_bounds, scale_out_of_bounds])
+def test_a_value_with_a_parameter_out_of_bounds_is_excluded(term, step):
+    with pm.Model():
+        z = pmn.Ising("z", 0.5 * pmn.lattice(SHAPE), Y)
+        term(z)
+        certificate = certify(step([z]) if step is pmn.BlockGibbs else step([z], tau=1), tolerance=1e-6)
+    assert certificate.passed, str(certificate)
+    assert (certificate.probabilities == 0).any()
+
+
+def test_without_checks_of_bounds_there_are_none():
+    with pm.Model(check_bounds=False):
+        z = pmn.Ising("z", 0.5 * pmn.lattice(SHAPE), Y)
+        probability_out_of_bounds(z)
+        certificate = certify(pmn.BlockGibbs([z]), tolerance=1e-6)
+    assert certificate.passed, str(certificate)
+    assert (certificate.probabilities > 0).all()
+
+
+def test_a_component_of_a_mixture_out_of_bounds_is_an_error():
+    with pm.Model():
+        z = pmn.BoltzmannMachine("z", 0.5 * pmn.lattice(SHAPE), Y)
+        components = [pm.Gamma.dist(z - 0.5, 1), pm.Gamma.dist(1, 1, shape=SHAPE)]
+        pm.Mixture("y", [0.5, 0.5], components, observed=Y**2)
+        with pytest.raises(ValueError, match="'y' of the model has a component with a parameter that is out of bounds"):
+            pmn.BlockGibbs([z])
+
+
+def test_terms_that_leave_no_value_are_an_error():
+    with pm.Model() as model:
+        z = pmn.BoltzmannMachine("z", 0.5 * pmn.lattice(SHAPE), Y)
+        pm.Potential("never", pm.math.switch(z > 0, -np.inf, 0.0))
+        pm.Potential("always", pm.math.switch(z > 0, 0.0, -np.inf))
+        with pytest.raises(ValueError, match="'never', 'always' of the model leave no value to the unit 0"):
+            pmn.BlockGibbs([z]).step(model.initial_point())
+
+
+def test_shared_indices_are_read_anew_for_each_chain():
+    def exact():
+        return exact_state_probabilities([z]).probabilities
+
+    with pm.Model():
+        z = pmn.BoltzmannMachine("z", 0.5 * pmn.lattice(SHAPE), Y)
+        unit = pm.Data("unit", [0, 0, 1])
+        pm.Normal("y", z.ravel()[unit], 1, observed=pm.Data("data", [2.0, 1.0, 3.0]))
+        step = pmn.BlockGibbs([z])
+        before = exact()
+        for units in ([3, 2, 3], [1, 2, 3, 3, 0]):
+            pm.set_data({"unit": units, "data": np.full(len(units), 2.0)})
+            step.setup_chain(np.random.default_rng(1), 0, 1)
+            certificate = certify(step, tolerance=1e-12)
+            assert certificate.passed, str(certificate)
+            assert np.abs(certificate.probabilities - before).max() > 1e-3
