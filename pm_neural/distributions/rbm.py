@@ -12,6 +12,7 @@ from pymc.logprob.abstract import _logprob
 from pytensor.graph.basic import Variable
 from pytensor.tensor import TensorVariable
 from pytensor.tensor.random.op import RandomVariable
+from scipy.sparse import csr_array
 
 from pm_neural.distributions._checks import check_length, check_normalize, check_shape, finite_parameter
 from pm_neural.distributions._compiled_op import CompiledOp
@@ -21,6 +22,7 @@ from pm_neural.distributions.normalizer import check_enumerable, rbm_log_partiti
 from step_methods.checks import at_least
 from step_methods.network import (
     GaussianRestrictedNetwork,
+    PairwiseNetwork,
     RestrictedNetwork,
     hidden_layer_of,
     network_node,
@@ -305,4 +307,21 @@ def _hidden_units_logprob(op, values, rng, size, v, W, b, **kwargs):
 @hidden_layer_of.register(HiddenUnitsRV)
 def _hidden_units_layer(op, node):
     v, _, _ = op.dist_params(node)
-    return v
+    return v if network_node(v) is not None else None
+
+
+@network_of.register(HiddenUnitsRV)
+def _hidden_units_network(op, node):
+    """Return a network without couplings where ``pm.do`` has put data in the place of the visible units."""
+    v, W, b = op.dist_params(node)
+    n_hidden = b.type.shape[-1]
+    if network_node(v) is not None or n_hidden is None:
+        return None
+    return PairwiseNetwork(
+        couplings=csr_array((n_hidden, n_hidden), dtype=W.dtype),
+        coupling=pt.constant(1.0, dtype=W.dtype),
+        biases=b + pt.matvec(W.mT, as_float(v, W)),
+        values=(0, 1),
+        ndim=1,
+        normalized=True,
+    )

@@ -10,6 +10,7 @@ from pymc.logprob.abstract import _logprob
 from pytensor.tensor.random.op import RandomVariable
 
 import pm_neural as pmn
+from pm_neural.diagnostics import certify as certify_step
 from step_methods.network import (
     RestrictedNetwork,
     hidden_layer_of,
@@ -105,3 +106,17 @@ def test_a_third_party_distribution(rng, certify):
     with model:
         h = pmn.HiddenUnits("h", x)
     assert hidden_layer_of(h.owner.op, h.owner) is x
+
+
+@pytest.mark.parametrize("step", [pmn.BlockGibbs, pmn.NeuralSampling])
+def test_hidden_units_of_data_are_independent(rng, step):
+    W, b, data = rng.normal(size=(3, 2)), rng.normal(size=2), np.array([1, 0, 1])
+    with pm.Model() as model:
+        pmn.HiddenUnits("h", pmn.BernoulliRBM("v", W, np.zeros(3), b))
+    with pm.do(model, {"v": data}) as intervened:
+        certificate = certify_step(step(intervened.free_RVs), tolerance=1e-12)
+    assert certificate.invariant, str(certificate)
+    on = 1 / (1 + np.exp(-(data @ W + b)))
+    states = certificate.transition.states > 0
+    probabilities = np.bincount(states @ [2, 1], certificate.probabilities)
+    np.testing.assert_allclose(probabilities, np.outer([1 - on[0], on[0]], [1 - on[1], on[1]]).ravel(), atol=1e-12)
