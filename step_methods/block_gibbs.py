@@ -59,7 +59,8 @@ class BlockGibbs(ProgressColumns, BlockedStep):
 
     Other terms of the model that depend on a unit, such as a likelihood or a child, are evidence: they enter the unit's
     logit as log p(unit = 1) − log p(unit = 0). Each element of a term may depend on one unit, through element-wise
-    operations, constant indices, broadcasting and sums over other axes; other terms are refused, never ignored.
+    operations, constant indices, choices like ``mu[z]``, broadcasting and sums over other axes; other terms are
+    refused, never ignored.
 
     The visible units of a `GaussianRBM` are real and drawn like those of any other restricted machine. The units of a
     ``pm.MvNormal``, however it is parametrized, are real, too: each block is drawn jointly from its Gaussian
