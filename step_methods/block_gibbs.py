@@ -491,7 +491,8 @@ def _joins_networks(readers: Sequence[NetworkReader]) -> bool:
                 names = ", ".join(repr(term.name) for term in both)
                 raise ValueError(
                     f"the term {names} of the model depends on both layers of {reader.name!r}, which are then not "
-                    "independent given each other: give each of them a BlockGibbs of its own"
+                    "independent given each other: give each of them a BlockGibbs of its own, as blocked=False does "
+                    "(in pm.sample: block_gibbs={'blocked': False})"
                 )
             own |= set(terms)
         joined = joined or bool(seen & own)
