@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from step_methods.checks import at_least, positive
+
 __all__ = ["ImageData", "RingData", "load_digits", "load_mnist_subset", "load_ring"]
 
 _N_TEST = 359
@@ -55,12 +57,15 @@ class ImageData:
         ------
         ValueError
             If `n_validation` does not leave at least one image on both sides.
+        TypeError
+            If it is not an integer.
         """
         n_train = len(self.train)
-        if not 1 <= n_validation < n_train:
+        n_validation = at_least(1, "n_validation", n_validation)
+        if n_validation >= n_train:
             raise ValueError(
-                f"n_validation must be between 1 and {n_train - 1} (there are {n_train} training "
-                f"images), got {n_validation!r}"
+                f"n_validation must be at most {n_train - 1}, as there are {n_train} training images; "
+                f"got {n_validation}"
             )
         order = np.random.default_rng(random_seed).permutation(n_train)
         held_out, kept = order[:n_validation], order[n_validation:]
@@ -255,7 +260,15 @@ class RingData:
         points : ndarray, shape (n_points, 2)
         weights : ndarray, shape (n_points,)
             Not negative, with the sum 1.
+
+        Raises
+        ------
+        ValueError
+            If `step` or `margin` is not positive and finite.
+        TypeError
+            If one is not a number.
         """
+        step, margin = positive("step", step), positive("margin", margin)
         half = 1 + margin * self.noise
         axis = np.linspace(-half, half, 2 * round(half / (step * self.noise)) + 1)
         points = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
@@ -286,6 +299,8 @@ def load_ring(n_points: int = 500, noise: float = 0.1, *, n_test: int = 2000, ra
     ------
     ValueError
         If a number of points is below 1 or the noise is not positive and finite.
+    TypeError
+        If one of them is not such a number.
 
     Examples
     --------
@@ -294,11 +309,8 @@ def load_ring(n_points: int = 500, noise: float = 0.1, *, n_test: int = 2000, ra
     >>> ring.train.shape
     (500, 2)
     """
-    for name, value in {"n_points": n_points, "n_test": n_test}.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value!r}")
-    if not 0 < noise < np.inf:
-        raise ValueError(f"noise must be positive and finite, got {noise!r}")
+    n_points, n_test = at_least(1, "n_points", n_points), at_least(1, "n_test", n_test)
+    noise = positive("noise", noise)
     rng = np.random.default_rng(random_seed)
     even = 2 * np.pi * rng.permutation(n_points) / n_points
     angles = {"train": even, "test": rng.uniform(0, 2 * np.pi, n_test)}
@@ -306,7 +318,7 @@ def load_ring(n_points: int = 500, noise: float = 0.1, *, n_test: int = 2000, ra
         part: np.column_stack([np.cos(angle), np.sin(angle)]) + rng.normal(scale=noise, size=(len(angle), 2))
         for part, angle in angles.items()
     }
-    return RingData(**points, noise=float(noise))
+    return RingData(**points, noise=noise)
 
 
 def _check_threshold(binarize: float | None, largest: int) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pm_neural.training._checks import check_integer, check_number
+
 
 @dataclass(frozen=True)
 class EarlyStopping:
@@ -24,16 +26,19 @@ class EarlyStopping:
         Not negative.
     patience : int
         At least 1.
+
+    Raises
+    ------
+    ValueError, TypeError
+        One of them is no such number.
     """
 
     tolerance: float = 1.0
     patience: int = 5
 
     def __post_init__(self) -> None:
-        if not self.tolerance >= 0:
-            raise ValueError(f"tolerance must be at least 0; got {self.tolerance}")
-        if self.patience < 1:
-            raise ValueError(f"patience must be at least 1; got {self.patience}")
+        check_number(self.tolerance, "tolerance", minimum=0)
+        check_integer(self.patience, "patience", minimum=1)
 
 
 class Stopper:

@@ -72,7 +72,8 @@ def test_validation_split_is_fixed_by_its_seed():
 
 @pytest.mark.parametrize("size", [0, 1438, -1])
 def test_validation_split_must_leave_both_parts(size):
-    with pytest.raises(ValueError, match="n_validation must be between 1 and 1437"):
+    message = "at most 1437, as there are 1438" if size > 0 else f"at least 1, got {size}"
+    with pytest.raises(ValueError, match=f"n_validation must be {message}"):
         load_digits().split_validation(size)
 
 
@@ -172,6 +173,21 @@ def test_ring_points_follow_the_density():
 def test_ring_refuses_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         load_ring(**arguments)
+
+
+def test_numbers_of_the_wrong_type_are_refused():
+    with pytest.raises(TypeError, match=r"n_validation must be an integer, got 10\.0"):
+        load_digits().split_validation(10.0)
+    with pytest.raises(TypeError, match=r"n_points must be an integer, got 1\.5"):
+        load_ring(1.5)
+    with pytest.raises(TypeError, match="noise must be a number, got 'a'"):
+        load_ring(noise="a")
+
+
+@pytest.mark.parametrize("argument", ["step", "margin"])
+def test_ring_quadrature_refuses_a_grid_without_points(argument):
+    with pytest.raises(ValueError, match=f"{argument} must be positive and finite, got 0"):
+        load_ring().quadrature(**{argument: 0})
 
 
 def test_ring_density_wants_points_in_the_plane():

@@ -51,3 +51,7 @@ def test_bad_rules_are_refused(tolerance):
         EarlyStopping(tolerance=tolerance)
     with pytest.raises(ValueError, match="patience must be at least 1; got 0"):
         EarlyStopping(patience=0)
+    with pytest.raises(TypeError, match="tolerance must be a number; got 'a'"):
+        EarlyStopping(tolerance="a")
+    with pytest.raises(TypeError, match=r"patience must be an integer; got 1\.5"):
+        EarlyStopping(patience=1.5)
