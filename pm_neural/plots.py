@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pm_neural._arrays import as_array
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["refractory_states", "spike_raster", "state_probabilities", "units_grid", "weights"]
 
 _MOST_NUMBERED_ROWS = 40
+_LEGEND_MARGIN = 1.3  # about a legend, and for axes that a layout makes smaller later
+_TALLEST_LEGEND = 0.8  # of the axes
 
 
 def weights(
@@ -60,7 +64,7 @@ def weights(
     ValueError
         If `W` is not a finite matrix or does not fit `image_shape`.
     """
-    W = np.asarray(W, dtype=float)
+    W = as_array(W).astype(float)
     if W.ndim != 2:
         raise ValueError(f"W must have shape (n_visible, n_hidden), got {W.shape}")
     limit = np.abs(W).max(initial=0.0) or 1.0
@@ -103,7 +107,7 @@ def units_grid(
     ValueError
         If `units` is not finite or does not fit `image_shape`.
     """
-    units = np.atleast_1d(np.asarray(units, dtype=float))
+    units = np.atleast_1d(as_array(units).astype(float))
     if units.shape[-2:] == tuple(image_shape):
         units = units.reshape(*units.shape[:-2], -1)
     n_images = math.prod(units.shape[:-1])
@@ -272,15 +276,26 @@ def state_probabilities(
     order = np.argsort(-first, kind="stable")[:n_largest]
     ax = _axes(ax)
     width = 0.8 / len(values)
+    tops = np.zeros(order.size)
     for k, (name, p) in enumerate(values.items()):
         errors = getattr(laws[name], "standard_errors", None)
+        tops = np.maximum(tops, p[order] if errors is None else p[order] + errors[order])
         style = {"label": name, "error_kw": {"linewidth": 0.8}} | kwargs
         places = np.arange(order.size) + (k - (len(values) - 1) / 2) * width
         ax.bar(places, p[order], width, yerr=None if errors is None else errors[order], **style)
     ax.set_xticks(range(order.size), [f"{state:0{n_units}b}" for state in order], rotation=90)
     ax.set(xlim=(-0.6, order.size - 0.4), xlabel="state", ylabel="probability")
-    ax.legend()
+    _add_legend_above(ax, tops)
     return ax
+
+
+def _add_legend_above(ax: Axes, tops: np.ndarray) -> None:
+    """Put a legend into the upper right corner, above the bars there; `tops` are those of the ticks, 0, 1, 2, …."""
+    legend, frame = ax.legend(loc="upper right").get_window_extent(), ax.get_window_extent()
+    width = _LEGEND_MARGIN * legend.width / frame.width
+    height = min(_LEGEND_MARGIN * legend.height / frame.height, _TALLEST_LEGEND)
+    below = tops[int((1 - min(width, 1)) * tops.size) :]
+    ax.set_ylim(top=max(ax.get_ylim()[1], below.max() / (1 - height)))
 
 
 def _axes(ax: Axes | None) -> Axes:

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike
 
+from pm_neural._arrays import as_array
 from pm_neural.diagnostics._activations import softplus
 
 __all__ = [
@@ -100,8 +101,11 @@ def as_any_parameters(params: AnyParametersLike) -> Parameters | GaussianParamet
 def _as_tuple(params: AnyParametersLike) -> tuple[ArrayLike, ...]:
     arrays = params.parameters_as_numpy() if isinstance(params, _HasParameters) else params
     if not isinstance(arrays, tuple | list) or len(arrays) not in (3, 4):
+        found = type(params).__name__
+        own = [f"{found}.{name}" for name in ("log_partition", "log_likelihood") if hasattr(params, name)]
         raise TypeError(
-            f"params must be a tuple (W, a, b) or have a method parameters_as_numpy(), got {type(params).__name__}"
+            f"params must be a tuple (W, a, b) or have a method parameters_as_numpy(), got {found}"
+            + (f"; use {' or '.join(own)}" if own else "")
         )
     return tuple(arrays)
 
@@ -122,7 +126,7 @@ def _as_binary(params: tuple[ArrayLike, ...]) -> Parameters:
 
 
 def _as_finite(value: ArrayLike, name: str, ndim: int) -> np.ndarray:
-    array = np.asarray(value)
+    array = as_array(value)
     if array.dtype.kind not in "iuf":
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
     if array.ndim != ndim:
@@ -161,7 +165,7 @@ def as_real_rows(X: ArrayLike, n_visible: int, name: str = "X") -> np.ndarray:
 def _as_rows(X: ArrayLike, n_visible: int, name: str, numbers: str) -> np.ndarray:
     if np.ma.is_masked(X):
         raise ValueError(f"{name} must not have masked values")
-    rows = np.asarray(X)
+    rows = as_array(X)
     if rows.dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold {numbers}, got dtype {rows.dtype}")
     if rows.ndim != 2 or len(rows) == 0 or rows.shape[1] != n_visible:

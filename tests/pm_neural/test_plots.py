@@ -173,6 +173,21 @@ def test_state_probabilities_sorts_by_the_first_law():
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["exact", "other"]
 
 
+@pytest.mark.parametrize("n_states", [2, 8, 32])
+def test_the_legend_of_state_probabilities_covers_no_bars(n_states, rng):
+    laws = {"uniform": np.full(n_states, 1 / n_states), "any other": rng.dirichlet(np.full(n_states, 20))}
+    ax = plots.state_probabilities(laws)
+    ax.figure.draw_without_rendering()
+    legend = ax.get_legend().get_window_extent()
+    assert not any(legend.overlaps(bar.get_window_extent()) for bars in ax.containers for bar in bars)
+
+
+def test_weights_may_be_torch_parameters():
+    torch = pytest.importorskip("torch")
+    W = torch.nn.Parameter(torch.arange(6.0).reshape(6, 1))
+    np.testing.assert_array_equal(plots.weights(W, (2, 3)).images[0].get_array(), [[0, 1, 2], [3, 4, 5]])
+
+
 @pytest.mark.parametrize(
     ("laws", "options", "message"),
     [

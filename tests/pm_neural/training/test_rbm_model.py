@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from pm_neural.diagnostics._parameters import as_any_parameters
 from pm_neural.training import RBM
 
 
@@ -133,3 +134,9 @@ def test_parameters_that_are_not_finite_are_refused(name, value):
     ):
         with pytest.raises(ValueError, match=f"{name} must be finite"):
             use()
+
+
+def test_diagnostics_take_the_parameters_of_the_module(random_rbm):
+    rbm = random_rbm()
+    for got, expected in zip(as_any_parameters((rbm.W, rbm.a, rbm.b)), rbm.parameters_as_numpy(), strict=True):
+        np.testing.assert_array_equal(got, expected)
