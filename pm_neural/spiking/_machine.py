@@ -27,7 +27,7 @@ class Machine(NamedTuple):
 
     @classmethod
     def read(cls, network: Any, name: str) -> Self:
-        """Take (J, b), or a `BoltzmannMachine` or `Ising` variable with fixed parameters.
+        """Take (J, b), a tuple or a list, or a `BoltzmannMachine` or `Ising` variable with fixed parameters.
 
         Raises
         ------
@@ -48,11 +48,13 @@ class Machine(NamedTuple):
 
 def is_machine(network: Any) -> bool:
     """Whether `Machine.read` takes `network`."""
-    return _is_pair(network) or hasattr(network, "owner")
+    if _is_pair(network):  # of a matrix and biases; of two numbers it is probabilities, and of two rows samples
+        return any(issparse(part) or np.ndim(part) > 1 for part in network)
+    return hasattr(network, "owner")
 
 
 def _is_pair(network: Any) -> bool:
-    return isinstance(network, tuple) and len(network) == 2
+    return isinstance(network, tuple | list) and len(network) == 2
 
 
 def _read_variable(variable: Any, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from pm_neural._arrays import as_array
 from pm_neural.diagnostics.divergences import StateProbabilities
 from pm_neural.diagnostics.markov import as_distribution
 from pm_neural.spiking._law import joint_distribution
@@ -40,11 +40,19 @@ def read_target(target: Any, n_readout: int) -> np.ndarray:
         if len(machine.b) != n_readout:
             raise ValueError(f"target must have {n_readout} units, as many as n_readout; got {len(machine.b)}")
         return machine.law()
-    values = target.detach().cpu().numpy() if isinstance(target, Tensor) else np.asarray(target)
-    if values.dtype.kind not in "biuf":
+    values = _as_numbers(target)
+    if values is None:
         raise TypeError(f"target must be {_WANTED}; got {target!r}")
     if values.ndim == 1:
         p = as_distribution(values, n_states, "target").clip(min=0)
         return p / p.sum()
     samples = torch.as_tensor(check_binary(values, "target", n_readout).astype(float))
     return joint_distribution(samples[:, None, :])[0].numpy()
+
+
+def _as_numbers(target: Any) -> np.ndarray | None:
+    try:
+        values = as_array(target)
+    except ValueError:  # rows of unlike lengths
+        return None
+    return values if values.dtype.kind in "biuf" else None

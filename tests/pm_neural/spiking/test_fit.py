@@ -75,7 +75,7 @@ def exact_law(J, b):
 
 def test_kinds_of_target():
     law = exact_law(J, B)
-    for target in (law, law.probabilities, torch.tensor(law.probabilities), (J, B)):
+    for target in (law, law.probabilities, torch.tensor(law.probabilities), (J, B), [J, B]):
         np.testing.assert_allclose(read_target(target, 2), law.probabilities, atol=1e-12)
     with pm.Model():
         z = pmn.BoltzmannMachine("z", J, B)
@@ -92,6 +92,11 @@ def random_machine():
         return pmn.BoltzmannMachine("z", J, pm.Normal("b", shape=2), normalize="exact")
 
 
+def test_pairs_of_numbers_are_probabilities_and_pairs_of_rows_samples():
+    np.testing.assert_allclose(read_target((0.3, 0.7), 1), [0.3, 0.7])
+    np.testing.assert_allclose(read_target(((0, 1), (1, 0)), 2), [0, 0.5, 0.5, 0])
+
+
 @pytest.mark.parametrize(
     ("target", "error", "message"),
     [
@@ -100,12 +105,15 @@ def random_machine():
         ([0.5, np.nan, 0.5, 0.0], ValueError, "target must be probabilities"),
         ([[0, 1, 1]], ValueError, r"target must have shape \(n, 2\)"),
         ([[0, 2]], ValueError, "target must hold only 0 and 1"),
+        ((0.5, 0.5), ValueError, r"target must have the shape \(4,\)"),
         ("ising", TypeError, "target must be the probabilities of all states"),
         ((np.zeros((3, 3)), np.zeros(3)), ValueError, "target must have 2 units, as many as n_readout; got 3"),
         ((np.ones((2, 2)), np.zeros(2)), ValueError, "symmetric J with zero diagonal"),
         ((np.zeros((2, 3)), np.zeros(2)), ValueError, "target must hold J of shape"),
         ((np.full((2, 2), np.inf), np.zeros(2)), ValueError, "finite"),
-        (("J", "b"), TypeError, "real numbers"),
+        (("J", "b"), TypeError, "target must be the probabilities of all states"),
+        ([np.zeros(2), np.zeros(3)], TypeError, "target must be the probabilities of all states"),
+        ((np.full((2, 2), "J"), np.zeros(2)), TypeError, "real numbers"),
         (random_machine, ValueError, "fixed parameters"),
         (lambda: pm.Normal.dist(), TypeError, r"a pair \(J, b\) or a variable of BoltzmannMachine"),
         (lambda: small(n_readout=3), ValueError, "n_readout=2; got a network with 3"),
