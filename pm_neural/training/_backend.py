@@ -40,6 +40,9 @@ class Backend(Protocol):
     def array(self, values: np.ndarray) -> Array:
         """Copy NumPy `values` to an array of this backend; floats take the backend's dtype."""
 
+    def floats(self, values: np.ndarray) -> Array:
+        """Copy NumPy numbers of any type to a float array of this backend."""
+
     def empty(self, *shape: int) -> Array:
         """Make an uninitialized float array."""
 
@@ -98,6 +101,9 @@ class NumPyBackend:
         dtype = self._dtype if values.dtype.kind == "f" else values.dtype
         return np.array(values, dtype=dtype, order="C")
 
+    def floats(self, values: np.ndarray) -> np.ndarray:
+        return np.array(values, dtype=self._dtype, order="C")
+
     def empty(self, *shape: int) -> np.ndarray:
         return np.empty(shape, dtype=self._dtype)
 
@@ -151,6 +157,10 @@ class TorchBackend:
     def array(self, values: np.ndarray) -> torch.Tensor:
         dtype = self._options["dtype"] if values.dtype.kind == "f" else None
         return torch.tensor(values, dtype=dtype, device=self._options["device"])
+
+    def floats(self, values: np.ndarray) -> torch.Tensor:
+        dtype = np.float64 if self._options["dtype"] == torch.float64 else np.float32
+        return torch.as_tensor(np.array(values, dtype=dtype, order="C"), **self._options)
 
     def empty(self, *shape: int) -> torch.Tensor:
         return torch.empty(shape, **self._options)

@@ -67,7 +67,7 @@ class LayerChains:
     def __init__(self, layers: Layers, start: np.ndarray) -> None:
         backend = layers.backend
         self._layers = layers
-        self._v = backend.array(start.astype(float))
+        self._v = backend.floats(start)
         self._h = backend.empty(len(start), layers.n_hidden)
         self.v, self.h = backend.tensor(self._v), backend.tensor(self._h)
 

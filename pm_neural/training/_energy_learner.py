@@ -69,7 +69,7 @@ class EnergyLearner(MinibatchLearner["EnergyNetwork", TorchBackend]):
         self._max_gradient_norm = max_gradient_norm
 
     def _sample_of(self, X: np.ndarray) -> Tensor:
-        return self._plan.backend.array(evenly_spaced(X, _MOST_ROWS_OF_A_LOOK).astype(float))
+        return self._plan.backend.floats(evenly_spaced(X, _MOST_ROWS_OF_A_LOOK))
 
     def _direction(self, batch: Tensor, update: int) -> Sequence[Tensor]:
         return clip_norm(self._gradient(batch), self._max_gradient_norm)

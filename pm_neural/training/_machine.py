@@ -314,7 +314,7 @@ class RestrictedMachine(nn.Module):
             momentum=momentum,
             own_rates=own_rates,
         )
-        data = backend.array(data_rows.astype(float))
+        data = backend.floats(data_rows)
         self._initialize(data_rows, rng)
         gradient.start_from(data)
         plan = Plan(

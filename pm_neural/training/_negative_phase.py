@@ -244,4 +244,4 @@ def swap_temperatures(backend: Backend, rungs: Array, betas: Array, energy: Arra
 
 
 def _fair_coins(backend: Backend, rng: np.random.Generator, n: int, n_units: int) -> Array:
-    return backend.array(rng.integers(2, size=(n, n_units)).astype(float))
+    return backend.floats(rng.integers(2, size=(n, n_units)))

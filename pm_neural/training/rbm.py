@@ -162,7 +162,7 @@ class RBM(RestrictedMachine):
         images = check_binary(v, "v", self.n_visible)
         layers = self._layers(np.random.default_rng(0))  # nothing is drawn
         backend = layers.backend
-        return backend.tensor(layers.pseudo_log_likelihood(backend.array(images.astype(float))))
+        return backend.tensor(layers.pseudo_log_likelihood(backend.floats(images)))
 
     def parameters_as_numpy(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return copies of (W, a, b): what `pm_neural.BernoulliRBM` takes."""

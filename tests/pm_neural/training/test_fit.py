@@ -1,4 +1,5 @@
 import functools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import xarray as xr
 import pm_neural.training.rbm as rbm_module
 from pm_neural.diagnostics import enumerate_states
 from pm_neural.training import RBM, EarlyStopping, GaussianRBM
-from pm_neural.training._backend import TorchBackend
+from pm_neural.training._backend import NumPyBackend, TorchBackend
 
 
 def log_likelihood(rbm: RBM, X: np.ndarray) -> float:
@@ -324,3 +325,24 @@ def test_divergence_is_an_error(stripes):
         pytest.raises(FloatingPointError, match="training diverged"),
     ):
         fit(stripes, epochs=50, optimizer=optimizer)
+
+
+def test_frozen_sigma_is_no_frozen_parameter(stripes):
+    machine = GaussianRBM(stripes.shape[1], 2, sigma=0.7, learn_sigma=False)
+    machine.fit(stripes[:20], epochs=1, progressbar=False)
+    np.testing.assert_allclose(machine.sigma.detach(), 0.7, rtol=1e-6)
+
+
+@pytest.mark.parametrize("backend", [NumPyBackend, functools.partial(TorchBackend, device="cpu")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_data_are_copied_once_and_in_the_type_of_the_machine(backend, dtype, rng):
+    """Read-only data, backwards, and of the other byte order, as torch does not take them."""
+    backend = backend(dtype, rng)
+    for data in (np.ones((300, 400), dtype=bool), np.full((300, 400), 0.1, dtype=">f8")[::-1]):
+        data.flags.writeable = False
+        tracemalloc.start()
+        got = backend.floats(data)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 1.1 * data.size * dtype.itemsize
+        np.testing.assert_array_equal(np.asarray(got), data.astype(np.float32 if dtype.itemsize == 4 else float))
