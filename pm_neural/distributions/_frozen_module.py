@@ -41,6 +41,7 @@ class FrozenModule:
         If its parameters are on several devices or of several types, or if it cannot be copied.
     """
 
+    @torch.inference_mode(False)
     def __init__(self, module: nn.Module, event_shape: tuple[int, ...], dtype: str):
         if not isinstance(module, nn.Module):
             raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
@@ -78,7 +79,7 @@ class FrozenModule:
         ValueError
             If the module's output has the wrong shape, or does not depend on the points through torch operations.
         """
-        with torch.enable_grad():
+        with torch.inference_mode(False):  # which enables gradients, too
             points = self._points(x).requires_grad_()
             energies = self._energies(points)
             if not energies.requires_grad:

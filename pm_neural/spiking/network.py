@@ -131,6 +131,7 @@ class SamplingNetwork(nn.Module):
 
     leak: Tensor
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         n_neurons: int = 32,
@@ -421,6 +422,7 @@ class SamplingNetwork(nn.Module):
 
     # Training
 
+    @torch.inference_mode(False)
     def fit(
         self,
         target: Any,

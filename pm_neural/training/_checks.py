@@ -84,8 +84,16 @@ def check_parameters(parameters: Mapping[str, torch.Tensor]) -> tuple[torch.Tens
     return tuple(parameters.values())
 
 
+def check_not_inference(parameters: Mapping[str, torch.Tensor]) -> None:
+    """Refuse `parameters` that torch neither changes in place nor keeps for gradients."""
+    for name, parameter in parameters.items():
+        if parameter.is_inference():
+            raise ValueError(f"{name} was made in torch.inference_mode() and can have no gradients: make it outside")
+
+
 def check_learnable(parameters: Mapping[str, torch.Tensor]) -> None:
     """Refuse frozen `parameters`: all of them would be learnt."""
+    check_not_inference(parameters)
     for name, parameter in parameters.items():
         if not parameter.requires_grad:
             raise ValueError(f"{name} must require a gradient to be learnt; it is frozen, with requires_grad=False")

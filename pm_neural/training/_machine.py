@@ -56,6 +56,7 @@ class RestrictedMachine(nn.Module):
     default_learning_rate: ClassVar[float]
     """Of plain gradient ascent."""
 
+    @torch.inference_mode(False)
     def __init__(
         self, n_visible: int, n_hidden: int, *, dtype: torch.dtype, device: torch.device | str | None = None
     ) -> None:

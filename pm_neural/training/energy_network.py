@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pm_neural.diagnostics.partition import LogLikelihood, LogPartition, average_weights, normalized
 from pm_neural.training._backend import TorchBackend
 from pm_neural.training._checkpoint import load_checkpoint, load_parameters
-from pm_neural.training._checks import check_integer, check_number, check_real
+from pm_neural.training._checks import check_integer, check_not_inference, check_number, check_real
 from pm_neural.training._draws import draws_as_datatree
 from pm_neural.training._early_stopping import EarlyStopping
 from pm_neural.training._energy_learner import EnergyLearner
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 _SGD_LEARNING_RATE = 1e-3
 _SAME_ENERGY = 1e-4
+_NO_DROPOUT = (
+    "module must give a point the same energy in every call and every batch (no dropout, no batch normalization)"
+)
 
 
 class EnergyNetwork(nn.Module):
@@ -89,6 +92,7 @@ class EnergyNetwork(nn.Module):
     base_mean: Tensor
     base_sd: Tensor
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         module: nn.Module,
@@ -104,6 +108,7 @@ class EnergyNetwork(nn.Module):
         if parameter is None or parameter.dtype not in (torch.float32, torch.float64):
             found = "no parameters" if parameter is None else parameter.dtype
             raise TypeError(f"module must have parameters in float32 or float64; got {found}")
+        check_not_inference({f"module.{name}": parameter for name, parameter in module.named_parameters()})
         lengths = shape if isinstance(shape, tuple | list) else (shape,)
         self.shape = tuple(check_integer(length, "shape", minimum=1) for length in lengths)
         self.module = module
@@ -137,9 +142,17 @@ class EnergyNetwork(nn.Module):
         alone = self._tried(points[:1])
         if not torch.allclose(alone, together[:1], rtol=_SAME_ENERGY, atol=_SAME_ENERGY):
             raise ValueError(
-                "module must give a point the same energy in every call and every batch (no dropout, no batch "
-                f"normalization); got {alone.item():g} alone and {together[0].item():g} beside another point"
+                f"{_NO_DROPOUT}; got {alone.item():g} alone and {together[0].item():g} beside another point"
             )
+
+    @torch.no_grad()
+    def _check_mode(self) -> None:
+        """Refuse dropout and batch normalization that ``train()`` has switched on since the module was checked."""
+        start, others = self.base_mean, (self.base_mean + self.base_sd, self.base_mean - self.base_sd)
+        # In batches of one size and start, where rounding is the same however large the energies have become.
+        first, second = (self._tried(torch.stack([start, other]))[0] for other in others)
+        if not torch.allclose(first, second, rtol=_SAME_ENERGY, atol=_SAME_ENERGY, equal_nan=True):
+            raise ValueError(f"{_NO_DROPOUT}; got {first:g} and {second:g}: switch it off with eval()")
 
     def _tried(self, points: Tensor) -> Any:
         try:
@@ -280,6 +293,7 @@ class EnergyNetwork(nn.Module):
         elif not adjusted or not burn_in:
             raise ValueError("step_size must be given: it is tuned only with adjusted=True, during burn_in")
         check_noise(noise, adjusted)
+        self._check_mode()
         backend = self._backend(np.random.default_rng(random_seed))
         with self._threads(n_chains):
             chains = LangevinChains(self, self._start(start, n_chains, backend), backend)
@@ -312,7 +326,7 @@ class EnergyNetwork(nn.Module):
         points = check_real(start, "start", *self.shape)
         if len(points) != n_chains:
             raise ValueError(f"start must have one row per chain, {n_chains}; got shape {points.shape}")
-        return backend.array(points.astype(float))
+        return backend.floats(points)
 
     # Likelihood
 
@@ -361,6 +375,7 @@ class EnergyNetwork(nn.Module):
         ----------
         .. [1] Neal (2001). Annealed importance sampling. Statistics and Computing 11, 125-139.
         """
+        self._check_mode()
         with self._threads(n_chains):
             if method == "quadrature":
                 return LogPartition(log_partition_by_quadrature(self), 0.0, np.inf, method, np.empty(0))
@@ -399,7 +414,8 @@ class EnergyNetwork(nn.Module):
         -------
         pm_neural.diagnostics.LogLikelihood
         """
-        rows = self._backend(np.random.default_rng(0)).array(check_real(X, "X", *self.shape).astype(float))
+        rows = self._backend(np.random.default_rng(0)).floats(check_real(X, "X", *self.shape))
+        self._check_mode()
         if log_z is None:
             log_z = self.log_partition(method, random_seed=random_seed)
         with self._threads(len(rows)):
@@ -424,6 +440,7 @@ class EnergyNetwork(nn.Module):
             )
         load_parameters(self, state["learner"]["parameters"])
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def fit(
         self,
@@ -552,6 +569,7 @@ class EnergyNetwork(nn.Module):
         energy_regularization = check_number(energy_regularization, "energy_regularization", minimum=0)
         if max_gradient_norm is not None:
             max_gradient_norm = check_number(max_gradient_norm, "max_gradient_norm", minimum=0, exclusive=True)
+        self._check_mode()
 
         rng = np.random.default_rng(random_seed)
         backend = self._backend(rng)
@@ -577,7 +595,7 @@ class EnergyNetwork(nn.Module):
         )
         plan = Plan(
             backend=backend,
-            minibatches=Minibatches(backend, backend.array(data_rows.astype(float)), batch_size=batch_size, rng=rng),
+            minibatches=Minibatches(backend, backend.floats(data_rows), batch_size=batch_size, rng=rng),
             ascent=ascent,
             learning_rate_schedule=learning_rate_schedule,
             epochs=int(epochs),

@@ -85,6 +85,7 @@ class GaussianRBM(RestrictedMachine):
     draw_dtype = None
     default_learning_rate = 0.03
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         n_visible: int,
@@ -207,6 +208,7 @@ class GaussianRBM(RestrictedMachine):
 
     # Training
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def fit(
         self,

@@ -198,6 +198,7 @@ class RBM(RestrictedMachine):
 
     # Training
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def fit(
         self,

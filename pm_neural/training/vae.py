@@ -104,6 +104,7 @@ class VAE(nn.Module):
        NeurIPS.
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         shape: int | tuple[int, int],
@@ -467,6 +468,7 @@ class VAE(nn.Module):
 
     # Training
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def fit(
         self,

@@ -438,3 +438,15 @@ def test_in_nutpie_an_error_makes_divergences(caplog):
     assert (idata["posterior"]["x"] <= 1).all()
     assert idata["sample_stats"]["diverging"].any()
     assert sum(record.name == "pm_neural" for record in caplog.records) <= 2
+
+
+@pytest.mark.parametrize("made_inside", [True, False])
+def test_models_are_declared_and_evaluated_in_inference_mode(made_inside):
+    outside = Quadratic(1.0, 2.0)
+    with torch.inference_mode():
+        module = Quadratic(1.0, 2.0) if made_inside else outside
+        with pm.Model() as model:
+            pmn.Energy("x", module, shape=2)
+        gradient = model.compile_dlogp()
+        np.testing.assert_allclose(gradient({"x": np.array([3.0, 4.0])}), [-3.0, -1.0])
+    np.testing.assert_allclose(gradient({"x": np.array([3.0, 4.0])}), [-3.0, -1.0])

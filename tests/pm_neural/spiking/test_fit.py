@@ -65,6 +65,17 @@ def test_other_optimizers(optimizer):
     assert history.kl[-3:].mean() < 0.8 * history.kl[0]
 
 
+def test_a_network_is_made_and_trained_in_inference_mode_as_elsewhere():
+    def trained():
+        network = small()
+        fit(network, epochs=1)
+        return network.input_weights
+
+    with torch.inference_mode():
+        inside = trained()
+    torch.testing.assert_close(inside, trained(), rtol=0, atol=0)
+
+
 # --- targets ----------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import xarray as xr
 from torch import nn
 
 from pm_neural.datasets import load_ring
+from pm_neural.diagnostics import log_likelihood
 from pm_neural.training import EarlyStopping, EnergyNetwork
 from pm_neural.training._backend import TorchBackend
 from pm_neural.training._checkpoint import load_checkpoint
@@ -236,6 +237,49 @@ def test_chains_have_their_gradients_in_inference_mode(make_mlp):
         log_z = network.log_partition("ais", n_chains=10, n_steps=5, random_seed=1)
     xr.testing.assert_equal(inside["posterior"]["x"], network.sample(2, 3, burn_in=5, random_seed=1)["posterior"]["x"])
     assert log_z.estimate == network.log_partition("ais", n_chains=10, n_steps=5, random_seed=1).estimate
+
+
+def test_training_has_its_gradients_in_inference_mode(make_mlp, rng):
+    X = rng.normal(size=(20, 2))
+    inside, outside = (EnergyNetwork(module, 2) for module in (make_mlp(), make_mlp()))
+    outside.load_state_dict(inside.state_dict())
+    options = {"epochs": 1, "n_steps": 2, "random_seed": 1, "progressbar": False}
+    with torch.inference_mode():
+        inside.fit(X, **options)
+    outside.fit(X, **options)
+    for got, expected in zip(inside.parameters(), outside.parameters(), strict=True):
+        torch.testing.assert_close(got, expected, rtol=0, atol=0)
+
+
+def test_modules_made_in_inference_mode_are_refused(make_mlp):
+    with torch.inference_mode():
+        module = make_mlp()
+    with pytest.raises(ValueError, match=r"module\..*weight was made in torch\.inference_mode"):
+        EnergyNetwork(module, 2)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda network: network.fit(np.zeros((4, 2)), epochs=1, progressbar=False),
+        lambda network: network.sample(2, 2, burn_in=2),
+        lambda network: network.log_partition(),
+        lambda network: network.log_likelihood(np.zeros((4, 2)), log_z=0.0),
+    ],
+)
+def test_dropout_that_is_switched_on_later_is_refused(make_mlp, call):
+    """The 64 units of a layer are never all kept, and other ones in the two calls."""
+    layers = nn.Sequential(nn.Linear(2, 64), nn.Dropout(), nn.Linear(64, 1), nn.Flatten(0))
+    network = EnergyNetwork(layers.eval(), 2)
+    network.train()
+    with pytest.raises(ValueError, match=r"\(no dropout, no batch normalization\); got .* switch it off with eval"):
+        call(network)
+
+
+def test_diagnostics_of_rbms_point_to_the_network_s_own_methods(make_mlp):
+    network = EnergyNetwork(make_mlp(), 2)
+    with pytest.raises(TypeError, match=r"use EnergyNetwork\.log_partition or EnergyNetwork\.log_likelihood"):
+        log_likelihood(network, np.zeros((4, 2)))
 
 
 def test_unadjusted_draws_have_no_acceptance_rate(make_mlp):

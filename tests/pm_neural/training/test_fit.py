@@ -327,6 +327,14 @@ def test_divergence_is_an_error(stripes):
         fit(stripes, epochs=50, optimizer=optimizer)
 
 
+def test_a_machine_made_in_inference_mode_is_trained_outside(stripes):
+    with torch.inference_mode():
+        machines = RBM(stripes.shape[1], 2), GaussianRBM(stripes.shape[1], 2)
+    for machine in machines:
+        machine.fit(stripes[:20], epochs=1, optimizer=torch.optim.Adam, progressbar=False)
+        assert machine.W.any()
+
+
 def test_frozen_sigma_is_no_frozen_parameter(stripes):
     machine = GaussianRBM(stripes.shape[1], 2, sigma=0.7, learn_sigma=False)
     machine.fit(stripes[:20], epochs=1, progressbar=False)

@@ -179,6 +179,17 @@ def test_annealing_has_its_gradients_in_inference_mode(random_vae):
     assert inside.mean == vae.annealed_log_likelihood(np.eye(6), n_chains=2, n_steps=3, random_seed=1).mean
 
 
+def test_an_autoencoder_is_made_and_trained_in_inference_mode_as_elsewhere(stripes):
+    def trained():
+        vae = VAE(stripes.shape[1], n_latent=1, n_hidden=[4])
+        vae.fit(stripes[:20], epochs=1, random_seed=1, progressbar=False)
+        return vae.decode(np.ones((1, 1)))
+
+    with torch.inference_mode():
+        inside = trained()
+    torch.testing.assert_close(inside.clone(), trained(), rtol=0, atol=0)
+
+
 def test_annealing_corrects_an_encoder_that_knows_nothing(random_vae, rng):
     """At 5 standard errors: a false alarm in 10^6. Importance sampling fails here, and says so."""
     vae = random_vae(40)
