@@ -16,11 +16,11 @@ class _JointDistribution(torch.autograd.Function):
         n_steps, n_chains, n = z.shape
         bits = 2 ** torch.arange(n - 1, -1, -1, device=z.device)
         states = ((z != 0) * bits).sum(-1)
-        # In the traces' own dtype counts would stop to grow where 1 is lost to rounding.
-        counts = torch.zeros(n_chains, 2**n, dtype=torch.float64, device=z.device)
-        counts.scatter_add_(1, states.T, torch.ones_like(states.T, dtype=counts.dtype))
+        # Counts in floats would stop to grow where 1 is lost to rounding.
+        first_states = 2**n * torch.arange(n_chains, device=z.device)
+        counts = torch.bincount((states + first_states).flatten(), minlength=n_chains * 2**n).reshape(n_chains, 2**n)
         ctx.save_for_backward(states, bits)
-        return (counts / n_steps).to(z.dtype)
+        return (counts.to(torch.promote_types(z.dtype, torch.float32)) / n_steps).to(z.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:

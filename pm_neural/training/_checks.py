@@ -37,7 +37,8 @@ def _check_rows(X: ArrayLike | torch.Tensor, name: str, shape: tuple[int, ...], 
     if np.ma.isMaskedArray(X):
         raise ValueError(f"{name} must be complete; got a masked array")
     if isinstance(X, torch.Tensor):
-        X = (X.double() if X.dtype in (torch.float16, torch.bfloat16) else X).detach().cpu().numpy()
+        X = X.detach().cpu()  # first: not all devices have double precision
+        X = (X.double() if X.dtype in (torch.float16, torch.bfloat16) else X).numpy()
     values = np.asarray(X)
     if values.dtype.kind not in "biuf":
         raise TypeError(f"{name} must be an array of {numbers}; got dtype {values.dtype}")
