@@ -157,7 +157,7 @@ class EnergyNetwork(nn.Module):
     def _tried(self, points: Tensor) -> Any:
         try:
             return self.module(points)
-        except (RuntimeError, ValueError) as error:  # as torch's layers raise
+        except (RuntimeError, ValueError, IndexError) as error:  # as torch raises where shapes do not fit
             raise ValueError(
                 f"module must map points of shape {self.shape} to their energies, one alone and several in a batch; "
                 f"for an input of shape {tuple(points.shape)} it raised: {error}"
@@ -569,6 +569,8 @@ class EnergyNetwork(nn.Module):
         energy_regularization = check_number(energy_regularization, "energy_regularization", minimum=0)
         if max_gradient_norm is not None:
             max_gradient_norm = check_number(max_gradient_norm, "max_gradient_norm", minimum=0, exclusive=True)
+        if not self.learnt_parameters():
+            raise ValueError("module must have parameters to be learnt; all are frozen, with requires_grad=False")
         self._check_mode()
 
         rng = np.random.default_rng(random_seed)

@@ -276,6 +276,21 @@ def test_dropout_that_is_switched_on_later_is_refused(make_mlp, call):
         call(network)
 
 
+def test_a_module_without_anything_to_learn_is_refused(make_mlp):
+    network = EnergyNetwork(make_mlp().requires_grad_(False), 2)
+    with pytest.raises(ValueError, match="module must have parameters to be learnt; all are frozen"):
+        network.fit(np.zeros((4, 2)), epochs=1, progressbar=False)
+
+
+def test_a_module_that_needs_more_coordinates_is_refused():
+    class Third(Quadratic):
+        def forward(self, x):
+            return super().forward(x[:, 2, None])
+
+    with pytest.raises(ValueError, match=r"module must map points of shape \(2,\) .* it raised: index 2"):
+        EnergyNetwork(Third(), 2)
+
+
 def test_diagnostics_of_rbms_point_to_the_network_s_own_methods(make_mlp):
     network = EnergyNetwork(make_mlp(), 2)
     with pytest.raises(TypeError, match=r"use EnergyNetwork\.log_partition or EnergyNetwork\.log_likelihood"):
