@@ -10,7 +10,8 @@ depends on, and an operation that would mix units is refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import pytensor.tensor as pt
@@ -123,9 +124,10 @@ class Evidence:
         self._bounds = [(bound.name, bound.outermost) for bound in bounds]
         arrays = [*(_without_checks(logp) for logp in logps), *(bound.condition for bound in bounds)]
         names = [*self._terms, *(bound.name for bound in bounds)]
-        self._labelled = value, dict(point), model, list(zip(names, arrays, strict=True))
-        self._units_may_change = any(isinstance(variable, SharedVariable) for variable in ancestors(arrays))
-        self._find_units()
+        labelled = value, dict(point), model, list(zip(names, arrays, strict=True))
+        self._find_units(*labelled)
+        may_change = any(isinstance(variable, SharedVariable) for variable in ancestors(arrays))
+        self._labelled = labelled if may_change else None
         shape = point[value.name].shape
         low, high = (
             graph_replace(arrays, {value: pt.constant(np.full(shape, unit, value.dtype))}, strict=False)
@@ -134,22 +136,36 @@ class Evidence:
         inputs = [var for var in model.value_vars if var in set(ancestors([*low, *high]))]
         self.inputs = [var.name for var in inputs]
         self.fixed = not inputs
-        bounded = [pt.all(condition) for ends in (low, high) for condition in ends[len(logps) :]]
-        in_bounds = pt.all(pt.stack(bounded)) if bounded else pt.constant(True)
-        self._function: Callable = compile_pymc(inputs, [*low, *high, in_bounds], **(compile_kwargs or {}))
+        n_terms = len(logps)
+        outputs, self._conditions = [*low[:n_terms], *high[:n_terms]], [*low[n_terms:], *high[n_terms:]]
+        if bounds:
+            outputs.append(pt.all(pt.stack([pt.all(condition) for condition in self._conditions])))
+        self._symbolic_inputs, self._compile_kwargs = inputs, dict(compile_kwargs or {})
+        self._function = self._compiled(outputs)
+
+    def _compiled(self, outputs: Sequence[Variable]) -> Callable:
+        return compile_pymc(self._symbolic_inputs, list(outputs), on_unused_input="ignore", **self._compile_kwargs)
+
+    @cached_property
+    def _function_of_conditions(self) -> Callable:
+        """What tells the conditions apart; most models never need it."""
+        return self._compiled(self._conditions)
 
     def start(self) -> None:
         """Find anew, at the start of a chain, which units the terms depend on: shared data may be their indices."""
-        if self._units_may_change:
-            self._find_units()
+        if self._labelled is not None:
+            self._find_units(*self._labelled)
 
-    def _find_units(self) -> None:
-        value, point, model, arrays = self._labelled
+    def _find_units(
+        self,
+        value: Variable,
+        point: Mapping[str, np.ndarray],
+        model: Model,
+        arrays: Sequence[tuple[str, Variable]],
+    ) -> None:
         units_of = _UnitsOf(value, point, model)
-        units = [units_of.units(array, name) for name, array in arrays]
-        self._depends = [label != _NO_UNIT for label in units]
-        self._units = [label[depends] for label, depends in zip(units, self._depends, strict=True)]
-        self._sums = [_sum_over_units(own, self._n_units) for own in self._units[: len(self._terms)]]
+        spreads = [_Spread(units_of.units(array, name), self._n_units) for name, array in arrays]
+        self._spreads, self._bound_spreads = spreads[: len(self._terms)], spreads[len(self._terms) :]
 
     def logits(self, point: Mapping[str, np.ndarray]) -> np.ndarray:
         """Return the sum over the terms of log p(unit high) − log p(unit low), shape (n_units,).
@@ -159,43 +175,38 @@ class Evidence:
         ValueError
             If a term is not a number, or if both values of a unit are excluded.
         """
-        *arrays, in_bounds = self._function(*[point[name] for name in self.inputs])
-        n_terms, n_arrays = len(self._terms), len(self._depends)
-        lows, highs = arrays[:n_arrays], arrays[n_arrays:]
-        if not in_bounds:
-            no_low, no_high = (self._out_of_bounds(conditions[n_terms:]) for conditions in (lows, highs))
+        values = [point[name] for name in self.inputs]
+        outputs = self._function(*values)
+        n_terms = len(self._terms)
+        in_bounds = not self._bounds or bool(outputs[-1])
         logits = np.zeros(self._n_units)
         with np.errstate(invalid="ignore"):
-            for name, depends, units, sum_over_units, low, high in zip(
-                self._terms, self._depends, self._units, self._sums, lows, highs, strict=False
-            ):
-                gain = (np.asarray(high) - np.asarray(low))[depends]
-                if not in_bounds:
-                    gain[(no_low | no_high)[units]] = 0
-                if np.isnan(gain).any():
-                    raise ValueError(
-                        f"the term {name!r} of the model has no probability for either value of a unit, or none "
-                        "that is a number"
-                    )
-                logits += sum_over_units(gain)
+            gains = [
+                spread.own(np.asarray(high) - np.asarray(low))
+                for spread, low, high in zip(self._spreads, outputs, outputs[n_terms:], strict=False)
+            ]
             if not in_bounds:
+                no_low, no_high = self._out_of_bounds(values)
+                for spread, gain in zip(self._spreads, gains, strict=True):
+                    gain[(no_low | no_high)[spread.units]] = 0
                 logits[no_low] += np.inf
                 logits[no_high] -= np.inf
+            for spread, gain in zip(self._spreads, gains, strict=True):
+                logits += spread.sum_over_units(gain)
         if np.isnan(logits).any():
-            raise ValueError(
-                f"the terms {', '.join(map(repr, self._terms))} of the model leave no value to the unit "
-                f"{np.flatnonzero(np.isnan(logits))[0]}"
-            )
+            self._refuse(logits, gains)
         return logits
 
-    def _out_of_bounds(self, conditions: Sequence[np.ndarray]) -> np.ndarray:
-        """Return for each unit whether a parameter is out of bounds at the value with which they were evaluated."""
+    def _out_of_bounds(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return for each unit whether a parameter is out of bounds at its lower, and at its upper value."""
+        conditions = self._function_of_conditions(*values)
+        n_bounds = len(self._bounds)
+        return [self._excluded(conditions[:n_bounds]), self._excluded(conditions[n_bounds:])]
+
+    def _excluded(self, conditions: Sequence[np.ndarray]) -> np.ndarray:
         excluded = np.zeros(self._n_units, bool)
-        n_terms = len(self._terms)
-        for (name, outermost), depends, units, condition in zip(
-            self._bounds, self._depends[n_terms:], self._units[n_terms:], conditions, strict=True
-        ):
-            violating = units[~np.asarray(condition, bool)[depends]]
+        for (name, outermost), spread, condition in zip(self._bounds, self._bound_spreads, conditions, strict=True):
+            violating = spread.units[~spread.own(np.asarray(condition, bool))]
             if violating.size and not outermost:
                 raise ValueError(
                     f"the term {name!r} of the model has a component with a parameter that is out of bounds for one "
@@ -203,6 +214,18 @@ class Evidence:
                 )
             excluded[violating] = True
         return excluded
+
+    def _refuse(self, logits: np.ndarray, gains: Sequence[np.ndarray]) -> NoReturn:
+        for name, gain in zip(self._terms, gains, strict=True):
+            if np.isnan(gain).any():
+                raise ValueError(
+                    f"the term {name!r} of the model has no probability for either value of a unit, or none "
+                    "that is a number"
+                )
+        raise ValueError(
+            f"the terms {', '.join(map(repr, self._terms))} of the model leave no value to the unit "
+            f"{np.flatnonzero(np.isnan(logits))[0]}"
+        )
 
 
 def check_full_data(terms: Sequence[Variable]) -> None:
@@ -219,11 +242,35 @@ def check_full_data(terms: Sequence[Variable]) -> None:
             )
 
 
-def _sum_over_units(units: np.ndarray, n_units: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the function that adds up what the elements of a term give to their units, most often one to each."""
-    if np.array_equal(units, np.arange(n_units)):
-        return lambda gain: gain
-    return lambda gain: np.bincount(units, gain, n_units)
+class _Spread:
+    """How the elements of an array are spread over the units, most often one to each.
+
+    Parameters
+    ----------
+    labels : ndarray of int
+        The unit of each element, −1 where it depends on none.
+    n_units : int
+
+    Attributes
+    ----------
+    units : ndarray of int
+        The units of the elements that depend on one.
+    """
+
+    def __init__(self, labels: np.ndarray, n_units: int):
+        depends = labels != _NO_UNIT
+        self.units = labels[depends]
+        self._n_units = n_units
+        self._depends = None if depends.all() else depends
+        self._one_each = np.array_equal(self.units, np.arange(n_units))
+
+    def own(self, array: np.ndarray) -> np.ndarray:
+        """Return the elements that depend on a unit, one after another."""
+        return array.ravel() if self._depends is None else array[self._depends]
+
+    def sum_over_units(self, own: np.ndarray) -> np.ndarray:
+        """Add up, for each unit, the elements that depend on it."""
+        return own if self._one_each else np.bincount(self.units, own, self._n_units)
 
 
 def _nodes(variable: Variable) -> Iterator[Apply]:
