@@ -699,4 +699,21 @@ def _other_terms(model: Model, rv: Variable, network: Sequence[Variable]) -> lis
     own_nodes = {part.owner for part in network}
     terms = [(term, term.owner.inputs) for term in model.basic_RVs if term.owner not in own_nodes]
     terms += [(potential, [potential]) for potential in model.potentials]
-    return [term for term, inputs in terms if rv in set(ancestors(inputs, blockers=model.basic_RVs))]
+    moving = _moving_with(model, rv)
+    return [term for term, inputs in terms if _depends_on(model, inputs, moving)]
+
+
+def _moving_with(model: Model, rv: Variable) -> set[Variable]:
+    """Return a variable and those that its value moves while their own transformed values stay, by their bounds."""
+    moving = {rv}
+    for other in model.free_RVs:
+        transform = model.rvs_to_transforms[other]
+        if transform is not None:
+            bounded = transform.backward(model.rvs_to_values[other], *other.owner.inputs)
+            if _depends_on(model, [bounded], moving):
+                moving.add(other)
+    return moving
+
+
+def _depends_on(model: Model, variables: Sequence[Variable], rvs: set[Variable]) -> bool:
+    return not rvs.isdisjoint(ancestors(variables, blockers=model.basic_RVs))

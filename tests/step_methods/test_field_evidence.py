@@ -82,6 +82,11 @@ def hard_evidence(z):
     pm.Potential("y", pm.math.switch(pm.math.eq(z, low), [[0, 0], [-np.inf, 0]], [[-np.inf, 0], [0, -np.inf]]))
 
 
+def child_with_a_bound(z):
+    x = pm.Uniform("x", lower=z, upper=z + 2.0)
+    pm.Poisson("y", pm.Uniform("rate", upper=x + 3.0), observed=COUNTS)
+
+
 TERMS = [
     bernoulli,
     normal_of_a_deterministic,
@@ -98,6 +103,7 @@ TERMS = [
     chosen_rows_and_columns,
     chosen_by_one_unit,
     hard_evidence,
+    child_with_a_bound,
 ]
 FIELDS = [pmn.BoltzmannMachine, pmn.Ising]
 
@@ -154,7 +160,12 @@ def chosen_by_another_variable(z):
     pm.Normal("y", z.ravel()[pm.Categorical("k", np.full(4, 0.25))], 1, observed=0.0)
 
 
+def sum_of_children_with_bounds(z):
+    pm.Normal("y", pm.Uniform("x", lower=z, upper=z + 2.0).sum(), 1, observed=0.5)
+
+
 MIXING = [
+    sum_of_children_with_bounds,
     sum_of_units,
     correlated_normal,
     product_of_neighbors,
