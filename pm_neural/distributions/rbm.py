@@ -24,6 +24,7 @@ from step_methods.network import (
     GaussianRestrictedNetwork,
     PairwiseNetwork,
     RestrictedNetwork,
+    evaluate,
     hidden_layer_of,
     network_node,
     network_of,
@@ -314,9 +315,13 @@ def _hidden_units_layer(op, node):
 def _hidden_units_network(op, node):
     """Return a network without couplings where ``pm.do`` has put data in the place of the visible units."""
     v, W, b = op.dist_params(node)
-    n_hidden = b.type.shape[-1]
-    if network_node(v) is not None or n_hidden is None:
+    if network_node(v) is not None:
         return None
+    n_hidden = b.type.shape[-1]
+    if n_hidden is None:
+        if random_inputs([b]):
+            return None
+        n_hidden = int(evaluate([b.shape[-1]])[0])
     return PairwiseNetwork(
         couplings=csr_array((n_hidden, n_hidden), dtype=W.dtype),
         coupling=pt.constant(1.0, dtype=W.dtype),

@@ -108,11 +108,13 @@ def test_a_third_party_distribution(rng, certify):
     assert hidden_layer_of(h.owner.op, h.owner) is x
 
 
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("step", [pmn.BlockGibbs, pmn.NeuralSampling])
-def test_hidden_units_of_data_are_independent(rng, step):
+def test_hidden_units_of_data_are_independent(rng, step, shared):
     W, b, data = rng.normal(size=(3, 2)), rng.normal(size=2), np.array([1, 0, 1])
     with pm.Model() as model:
-        pmn.HiddenUnits("h", pmn.BernoulliRBM("v", W, np.zeros(3), b))
+        parameters = (pm.Data("W", W), np.zeros(3), pm.Data("b", b)) if shared else (W, np.zeros(3), b)
+        pmn.HiddenUnits("h", pmn.BernoulliRBM("v", *parameters))
     with pm.do(model, {"v": data}) as intervened:
         certificate = certify_step(step(intervened.free_RVs), tolerance=1e-12)
     assert certificate.invariant, str(certificate)
