@@ -66,7 +66,7 @@ def binary_data(
     entries = np.asarray(data.data if mask is not None else data)
     if entries.dtype.kind not in "buif":
         raise TypeError(
-            f"{what} of {name!r} must be numbers {values[0]} and {values[1]}, got an array of dtype {entries.dtype}"
+            f"{what} of {name!r} must be numbers {values[0]} and {values[1]}, got an array of {_dtype_of(entries)}"
         )
     _check_event_shape(name, entries.shape, event_shape, what)
     if mask is None:
@@ -77,6 +77,16 @@ def binary_data(
     _check_entries(name, entries[~mask], what, values)
     _check_entries(name, entries[mask], f"what is masked in {what}", values)
     return np.ma.masked_array(entries.astype(np.int64), mask=mask)
+
+
+def _dtype_of(entries: np.ndarray) -> str:
+    """Describe entries that are no numbers; objects are most often numbers with None or ``pandas.NA`` among them."""
+    if entries.dtype.kind != "O":
+        return f"dtype {entries.dtype}"
+    return (
+        "dtype object; for missing values use a masked array of numbers, such as "
+        "numpy.ma.masked_invalid(data.astype(float))"
+    )
 
 
 def _check_mask(name: str, mask: np.ndarray, what: str) -> None:
@@ -116,7 +126,7 @@ def real_data(name: str, data: Any, event_shape: tuple[int | None, ...], what: s
     mask = np.ma.getmaskarray(data) if isinstance(data, np.ma.MaskedArray) else None
     entries = np.asarray(data.data if mask is not None else data)
     if entries.dtype.kind not in "iuf":
-        raise TypeError(f"{what} of {name!r} must be real numbers, got an array of dtype {entries.dtype}")
+        raise TypeError(f"{what} of {name!r} must be real numbers, got an array of {_dtype_of(entries)}")
     _check_event_shape(name, entries.shape, event_shape, what)
     entries = entries.astype(np.result_type(entries, pytensor.config.floatX))
     if mask is None:

@@ -62,7 +62,7 @@ def as_couplings(J: Any) -> Couplings:
     Raises
     ------
     TypeError
-        If J is symbolic or not numeric.
+        If J is symbolic or not numeric, or a graph has an edge whose weight is no number.
     ValueError
         If J is not a square matrix, not finite, not symmetric, or its diagonal is not zero.
     """
@@ -97,9 +97,19 @@ def as_couplings(J: Any) -> Couplings:
     return Couplings(matrix)
 
 
+def _is_number(weight: Any) -> bool:
+    return isinstance(weight, int | float) or (np.ndim(weight) == 0 and np.asarray(weight).dtype.kind in "biufc")
+
+
 def _as_sparse(J: Any) -> csr_array:
     networkx = sys.modules.get("networkx")  # who passes a graph has imported it
     if networkx is not None and isinstance(J, networkx.Graph):
+        for one, other, weight in J.edges(data="weight", default=1):
+            if not _is_number(weight):
+                raise TypeError(
+                    f"J must have real numbers for the weights of its edges, got weight={weight!r} for the edge "
+                    f"between {one!r} and {other!r}"
+                )
         return csr_array(networkx.to_scipy_sparse_array(J, format="csr"))
     if not issparse(J):
         J = np.asarray(J)

@@ -525,6 +525,14 @@ def test_a_directed_graph_is_not_symmetric():
         Ising("s", networkx.DiGraph([(0, 1)]))
 
 
+@pytest.mark.parametrize("weight", [None, "2", [1.0, 2.0]])
+def test_a_weight_that_is_no_number(weight):
+    networkx = pytest.importorskip("networkx")
+    graph = networkx.Graph([("a", "b"), ("b", "c", {"weight": weight})])
+    with pm.Model(), pytest.raises(TypeError, match=r"got weight=.* for the edge between 'b' and 'c'"):
+        Ising("s", graph)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

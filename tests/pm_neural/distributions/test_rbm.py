@@ -5,10 +5,12 @@ import itertools
 import arviz as az
 import cloudpickle
 import numpy as np
+import pandas as pd
 import pymc as pm
 import pytensor
 import pytensor.tensor as pt
 import pytest
+import xarray as xr
 from pymc.exceptions import ImputationWarning
 from pymc.testing import BaseTestDistributionRandom, assert_support_point_is_expected
 from scipy.special import expit, logsumexp
@@ -378,6 +380,30 @@ def test_bad_values_beside_the_mask_are_refused(parameters):
         pytest.raises(ValueError, match="observed of 'v' must be 0 or 1 everywhere, got 7"),
     ):
         pmn.BernoulliRBM("v", *parameters, observed=data)
+
+
+@pytest.mark.parametrize(
+    "labelled", [lambda data: pd.Series(data, dtype="Int64"), lambda data: pd.DataFrame([data]), xr.DataArray]
+)
+def test_labelled_data(parameters, labelled):
+    data = np.array([1, 0, 0, 1])
+    with pm.Model() as model:
+        pmn.BernoulliRBM("v", *parameters, observed=labelled(data))
+    with pm.Model() as plain:
+        pmn.BernoulliRBM("v", *parameters, observed=data)
+    np.testing.assert_array_equal(model.compile_logp()({}), plain.compile_logp()({}))
+
+
+@pytest.mark.parametrize("data", [pd.Series([1.0, np.nan, 0.0, 1.0]), pd.DataFrame([[1, None, 0, 1]], dtype="Int64")])
+@pytest.mark.parametrize("distribution", [pmn.BernoulliRBM, pmn.GaussianRBM])
+def test_missing_values_that_are_not_masked_are_refused(parameters, distribution, data):
+    more = (np.ones(4),) if distribution is pmn.GaussianRBM else ()
+    with pm.Model(), pytest.raises((TypeError, ValueError), match=r"missing values? use a masked array") as refused:
+        distribution("v", *parameters, *more, observed=data)
+    assert refused.value.args[0].startswith("observed of 'v' must be")
+    with pm.Model() as model, pytest.warns(ImputationWarning):
+        distribution("v", *parameters, *more, observed=np.ma.masked_invalid(data.astype(float)))
+    assert model.initial_point()["v_unobserved"].shape == (1,)
 
 
 def test_everything_masked_is_refused(parameters):
