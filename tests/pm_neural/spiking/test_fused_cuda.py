@@ -30,7 +30,7 @@ KERNELS = ("run_chains", "differentiate_chains")
 @pytest.mark.parametrize(
     "selection",
     [
-        "each_trace or gradients[1- or gradients[200-few",
+        "each_trace or gradients[1-",
         pytest.param("gradients[200- or go_on or time_and_keeps or autapses or overflow", marks=pytest.mark.slow),
     ],
     ids=["some", "more"],
