@@ -103,8 +103,20 @@ class RestrictedMachine(nn.Module):
         """Make the gradient of the log-likelihood."""
 
     @abstractmethod
+    def _initial_weight_sd(self) -> float | np.ndarray:
+        """Return the standard deviation of the weights that a machine starts with, one or one for each row of W."""
+
+    @abstractmethod
+    def _initial_visible_bias(self, data: np.ndarray) -> np.ndarray:
+        """Return the visible biases that fit the data without weights."""
+
     def _initialize(self, data: np.ndarray, rng: np.random.Generator) -> None:
-        """Start a new machine near independent units."""
+        """Start a machine without weights near independent units; biases that it has stay."""
+        if self.W.any():
+            return
+        self.W.copy_(torch.as_tensor(self._initial_weight_sd() * rng.normal(size=self.W.shape)))
+        if not (self.a.any() or self.b.any()):
+            self.a.copy_(torch.as_tensor(self._initial_visible_bias(data)))
 
     @abstractmethod
     def _start_state(self, n_chains: int, rng: np.random.Generator) -> np.ndarray:

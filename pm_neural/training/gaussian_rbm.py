@@ -364,11 +364,10 @@ class GaussianRBM(RestrictedMachine):
             raise ValueError("sigma_learning_rate: sigma is not learnt; make the machine with learn_sigma=True")
         return {}
 
-    def _initialize(self, data: np.ndarray, rng: np.random.Generator) -> None:
-        """Start a machine without weights with small ones, in units of sigma, and without biases at the data's mean."""
-        if self.W.any():
-            return
+    def _initial_weight_sd(self) -> np.ndarray:
+        """Return it in units of sigma."""
         scale = _INITIAL_WEIGHT_SD * self.parameters_as_numpy()[3]
-        self.W.copy_(torch.as_tensor(scale[:, None] * rng.normal(size=self.W.shape)))
-        if not (self.a.any() or self.b.any()):
-            self.a.copy_(torch.as_tensor(data.mean(0)))
+        return scale[:, None]
+
+    def _initial_visible_bias(self, data: np.ndarray) -> np.ndarray:
+        return data.mean(0)

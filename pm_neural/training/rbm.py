@@ -361,13 +361,10 @@ class RBM(RestrictedMachine):
             random_seed=random_seed,
         )
 
-    def _initialize(self, images: np.ndarray, rng: np.random.Generator) -> None:
-        """Start an RBM without weights near independent units, where it has biases near those that it has."""
-        if self.W.any():
-            return
-        W = rng.normal(scale=_INITIAL_WEIGHT_SD, size=self.W.shape)
+    def _initial_weight_sd(self) -> float:
+        return _INITIAL_WEIGHT_SD
+
+    def _initial_visible_bias(self, images: np.ndarray) -> np.ndarray:
+        """Return the log odds, half an image added to each side."""
         ones = images.sum(0) + 0.5
-        log_odds = np.log(ones) - np.log(len(images) + 1 - ones)
-        self.W.copy_(torch.as_tensor(W))
-        if not (self.a.any() or self.b.any()):
-            self.a.copy_(torch.as_tensor(log_odds))
+        return np.log(ones) - np.log(len(images) + 1 - ones)
