@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from nir import NIRGraph
     from xarray import DataTree
 
+type FusedRun = Callable[..., tuple[Tensor, Tensor, Tensor, LIFRefracState]]
+
 ENGINES = ("fused", "norse")
 STEP = 1e-3
 """Seconds of one time step."""
@@ -164,7 +166,7 @@ class SamplingNetwork(nn.Module):
         self.input_weights = nn.Parameter(torch.tensor(rng.normal(0, scale, (n_neurons, n_inputs)), **options))
         self.recurrent_weights = nn.Parameter(torch.tensor(rng.normal(0, scale, (n_neurons, n_neurons)), **options))
         self.register_buffer("leak", torch.tensor(_check_leak(leak, n_neurons), **options))
-        self._check_engine()
+        self._fused_run()  # refuses an engine that the device does not have
 
     @property
     def n_neurons(self) -> int:
@@ -262,8 +264,6 @@ class SamplingNetwork(nn.Module):
         self, n_steps: int, n_chains: int, *, random_seed: int | np.random.Generator | None = None
     ) -> InputSpikes:
         """Draw Poisson noise for a run: each source spikes in each step with probability ``input_rate / 1000``."""
-        n_steps = check_integer(n_steps, "n_steps", minimum=1)
-        n_chains = check_integer(n_chains, "n_chains", minimum=1)
         return self._draw_inputs(n_steps, n_chains, np.random.default_rng(random_seed))
 
     def _draw_inputs(self, n_steps: int, n_chains: int, stream: np.ndarray | np.random.Generator) -> InputSpikes:
@@ -297,7 +297,7 @@ class SamplingNetwork(nn.Module):
         FloatingPointError
             Currents or voltages left the range of numbers.
         """
-        self._check_engine()
+        run = self._fused_run()
         input_weights, recurrent_weights = check_parameters(
             {"input_weights": self.input_weights, "recurrent_weights": self.recurrent_weights}
         )
@@ -305,9 +305,8 @@ class SamplingNetwork(nn.Module):
         state = self.initial_state(n_chains) if state is None else self._checked_state(state, n_chains)
         recurrent_weights = self._without_autapses(recurrent_weights)
         p = self.neuron_parameters
-        if self.engine == "fused":
+        if run is not None:
             events = InputSpikes.from_dense(inputs) if isinstance(inputs, Tensor) else inputs
-            run = _fused_simulator(self.leak.device)
             traces = Traces(*run(events, state, input_weights, recurrent_weights, p, STEP))
         else:
             if isinstance(inputs, InputSpikes):
@@ -546,11 +545,11 @@ class SamplingNetwork(nn.Module):
         autapses = torch.eye(self.n_neurons, dtype=torch.bool, device=recurrent_weights.device)
         return recurrent_weights.masked_fill(autapses, 0)
 
-    def _check_engine(self) -> None:
+    def _fused_run(self) -> FusedRun | None:
+        """Return what runs the engine "fused" where the network is, or None for "norse"."""
         if self.engine not in ENGINES:
             raise ValueError(f"engine must be one of {', '.join(map(repr, ENGINES))}; got {self.engine!r}")
-        if self.engine == "fused":
-            _fused_simulator(self.leak.device)
+        return _fused_simulator(self.leak.device) if self.engine == "fused" else None
 
     def _check_inputs(self, inputs: InputSpikes | Tensor) -> int:
         shape = tuple(inputs.shape)
@@ -572,7 +571,7 @@ class SamplingNetwork(nn.Module):
         return LIFRefracState(LIFState(z, v, i), rho)
 
 
-def _fused_simulator(device: torch.device) -> Callable[..., tuple[Tensor, Tensor, Tensor, LIFRefracState]]:
+def _fused_simulator(device: torch.device) -> FusedRun:
     """Return what the engine "fused" runs on a device."""
     if device.type == "cpu":
         return run_fused
