@@ -21,6 +21,7 @@ from step_methods._refractory import Chance, Decisions, Dynamics, Forced, firing
 from step_methods._restricted import Units
 from step_methods._spiking import Recorder
 from step_methods.evidence import check_full_data
+from step_methods.network import check_copies
 
 __all__ = ["SpikingLogp"]
 
@@ -180,6 +181,7 @@ class SpikingLogp:
         self.dynamics = dynamics
         self.updated = [str(value.name) for value in units]
         self._values = {str(value.name): values for value, values in units.items()}
+        check_copies(model, [model.values_to_rvs[value] for value in units])
         terms = _dependent_terms(model, list(units))
         self.terms = {term for own_terms in terms.values() for term in own_terms}
         check_full_data(list(self.terms))

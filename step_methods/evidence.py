@@ -19,6 +19,7 @@ from pymc.data import MinibatchOp
 from pymc.logprob.utils import CheckParameterValue, local_remove_check_parameter
 from pymc.model import Model
 from pymc.pytensorf import compile as compile_pymc
+from pytensor.compile.builders import OpFromGraph
 from pytensor.compile.ops import ViewOp
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Apply, Variable
@@ -371,6 +372,9 @@ class _UnitsOf:
 
     def _label_output(self, node: Apply, output: Variable) -> np.ndarray | None:
         if isinstance(node.op, Shape | Shape_i):
+            # What can be labelled has a shape that no unit changes, unlike ``x[z > 0]``.
+            if None in node.inputs[0].type.shape:
+                self._label(node.inputs[0])
             return None
         labels = [self._label(variable) for variable in node.inputs]
         if all(label is None for label in labels):
@@ -381,7 +385,7 @@ class _UnitsOf:
             return _reduce(node, labels[0])
         if type(node.op) in _MOVING:
             return self._move(node, labels)
-        if hasattr(node.op, "fgraph"):
+        if isinstance(node.op, OpFromGraph):
             return self._label(node.op.fgraph.bind(node.inputs)[node.outputs.index(output)])
         raise _Mixed(node)
 
@@ -463,7 +467,9 @@ def _reduce(node: Apply, labels: np.ndarray | None) -> np.ndarray:
     assert labels is not None
     axes = node.op.axis
     highest = labels.max(axis=axes, initial=_NO_UNIT)
-    lowest = np.where(labels == _NO_UNIT, labels.max(initial=0) + 1, labels).min(axis=axes, initial=labels.max() + 1)
+    lowest = np.where(labels == _NO_UNIT, labels.max(initial=0) + 1, labels).min(
+        axis=axes, initial=labels.max(initial=0) + 1
+    )
     if ((highest != lowest) & (highest != _NO_UNIT)).any():
         raise _Mixed(node)
     return np.asarray(highest)

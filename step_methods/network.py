@@ -21,9 +21,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import pytensor.tensor as pt
 from pymc.distributions.distribution import PartialObservedRV
 from pymc.model import Model
 from pymc.pytensorf import compile as compile_pymc
@@ -32,15 +33,16 @@ from pytensor import function
 from pytensor.compile.mode import Mode
 from pytensor.compile.ops import ViewOp
 from pytensor.compile.sharedvalue import SharedVariable
-from pytensor.graph.basic import Apply, Constant, Variable
+from pytensor.graph.basic import Apply, Constant, Variable, equal_computations
 from pytensor.graph.op import Op
 from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
+from pytensor.tensor.basic import AllocEmpty
 from pytensor.tensor.random.basic import MvNormalRV
 from pytensor.tensor.random.op import RNGConsumerOp
 from pytensor.tensor.random.type import RandomType
 from pytensor.tensor.shape import SpecifyShape
-from pytensor.tensor.subtensor import AdvancedIncSubtensor, IncSubtensor
+from pytensor.tensor.subtensor import AdvancedIncSubtensor
 from scipy.sparse import csr_array
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "PairwiseNetwork",
     "ParameterReader",
     "RestrictedNetwork",
+    "check_copies",
     "check_units",
     "evaluate",
     "free_variable",
@@ -66,10 +69,6 @@ __all__ = [
 
 # Evaluates constant graphs in milliseconds, where compiling them would take seconds.
 _EVALUATE = Mode(linker="py", optimizer=None)
-
-# What pymc.Model builds `v` from where data are masked, its two parts written into an empty array, and how many of
-# the inputs of each operation may hold a part.
-_JOINING_OPS = {ViewOp: 1, SpecifyShape: 1, AdvancedIncSubtensor: 2, IncSubtensor: 2}
 
 
 @dataclass(frozen=True)
@@ -281,7 +280,7 @@ def random_inputs(variables: Sequence[Variable]) -> list[Variable]:
         for variable in ancestors(variables)
         if not isinstance(variable.type, RandomType)
         and (
-            isinstance(variable.owner.op, RNGConsumerOp)
+            any(isinstance(source.type, RandomType) for source in variable.owner.inputs)
             if variable.owner
             else not isinstance(variable, Constant | SharedVariable)
         )
@@ -301,12 +300,14 @@ def network_node(variable: Variable) -> tuple[Apply, Network] | None:
     (Apply, network) or None
         None if the variable is not the visible layer of a network.
     """
-    for source in _parts(variable):
-        if (node := _own_node(source)) is not None:
-            network = network_of(node.op, node)
-            if network is not None:
-                return node, network
-    return None
+    parts = _parts(variable)
+    node = _own_node(parts[0]) if parts else None
+    if node is None:
+        return None
+    split = _masked_rows(variable)
+    whole = node if split is None else _joined_node(*split)
+    network = network_of(whole.op, whole)
+    return None if network is None else (node, network)
 
 
 def is_layer(rv: Variable) -> bool:
@@ -342,7 +343,7 @@ def free_variable(model: Model, variable: Variable) -> Variable:
     if not isinstance(variable, Variable):
         raise TypeError(f"vars must be variables of the model, got {variable!r}")
     rv = model.values_to_rvs.get(variable, variable)
-    parts = list(_parts(rv))
+    parts = _parts(rv)
     free = [part for part in parts if part in model.free_RVs]
     if parts and not free and any(part in model.observed_RVs for part in parts):
         raise ValueError(
@@ -359,16 +360,108 @@ def _own_node(rv: Variable) -> Apply | None:
     return node
 
 
-def _parts(variable: Variable) -> Iterator[Variable]:
-    """Yield the random variables that a layer is joined from: itself if no data were masked."""
+def _parts(variable: Variable) -> list[Variable]:
+    """Return the random variables that a layer is joined from: itself if no data were masked, none if it is no layer.
+
+    What is computed from random variables in any other way than by `pymc.Model` for masked data has no parts.
+    """
+    variable = _without_views(variable)
+    if variable.owner is not None and isinstance(variable.owner.op, RNGConsumerOp):
+        return [variable]
+    masked = _masked(variable)
+    return [] if masked is None else [masked.free, masked.observed]
+
+
+# Operations that return their first input as it is.
+_SAME_VALUE = (ViewOp, SpecifyShape)
+
+
+def _without_views(variable: Variable) -> Variable:
+    while variable.owner is not None and type(variable.owner.op) in _SAME_VALUE:
+        variable = variable.owner.inputs[0]
+    return variable
+
+
+class _Masked(NamedTuple):
+    """The free and the observed part of a variable whose data are masked, and where it is free."""
+
+    free: Variable
+    observed: Variable
+    mask: np.ndarray
+
+
+def _masked(variable: Variable) -> _Masked | None:
+    """Take apart what `pymc.Model` joins where data are masked; None if a variable was made in another way.
+
+    The model writes the free part, and then the observed one, into an empty array, each where its own mask is true.
+    """
+    outer = _written(_without_views(variable))
+    inner = None if outer is None else _written(outer.array)
+    if outer is None or inner is None or inner.array.owner is None:
+        return None
+    if not isinstance(inner.array.owner.op, AllocEmpty) or not np.array_equal(outer.mask, ~inner.mask):
+        return None
+    free, observed = inner.part, outer.part
+    if free.owner is observed.owner:
+        mask = free.owner.inputs[-1]
+        is_split = (
+            isinstance(free.owner.op, PartialObservedRV)
+            and [observed, free] == free.owner.outputs
+            and isinstance(mask, Constant)
+            and np.array_equal(mask.data, inner.mask)
+        )
+    else:
+        # Where a mask takes whole variables of a batch each part is a variable with the parameters that are its own.
+        name = str(free.name).removesuffix("_unobserved")
+        names = f"{name}_unobserved", f"{name}_observed"
+        is_split = free.owner.op == observed.owner.op and (free.name, observed.name) == names
+    return _Masked(free, observed, inner.mask) if is_split else None
+
+
+def _masked_rows(variable: Variable) -> _Masked | None:
+    """Take apart what masked data split into two variables; None if a mask splits none."""
+    masked = _masked(variable)
+    return None if masked is None or masked.free.owner is masked.observed.owner else masked
+
+
+def _joined_node(free: Variable, observed: Variable, mask: np.ndarray) -> Apply:
+    """Return the node that was there before a mask took some of the variables of its batch."""
+    op = free.owner.op
+    parameters = []
+    for own, others in zip(op.dist_params(free.owner), op.dist_params(observed.owner), strict=True):
+        if equal_computations([own], [others]):
+            parameters.append(own)
+            continue
+        event_shape = [own.shape[k] if n is None else n for k, n in enumerate(own.type.shape)][1:]
+        rows = pt.empty((*mask.shape, *event_shape), own.dtype)
+        for part, where in ((own, mask), (others, ~mask)):
+            rows = pt.set_subtensor(rows[where], part)
+        parameters.append(rows)
+    rng = free.owner.inputs[0]
+    return op.make_node(rng, None, *parameters)
+
+
+class _Written(NamedTuple):
+    """A random variable that was written into an array, where a mask is true."""
+
+    array: Variable
+    part: Variable
+    mask: np.ndarray
+
+
+def _written(variable: Variable) -> _Written | None:
     node = variable.owner
-    if node is None:
-        return
-    if n_inputs := _JOINING_OPS.get(type(node.op), 0):
-        for part in node.inputs[:n_inputs]:
-            yield from _parts(part)
-    elif isinstance(node.op, RNGConsumerOp):
-        yield variable
+    if node is None or type(node.op) is not AdvancedIncSubtensor:
+        return None
+    if not node.op.set_instead_of_inc or node.op.idx_list != (0,) or len(node.inputs) != 3:
+        return None
+    array, part, mask = node.inputs
+    part = _without_views(part)
+    if part.owner is None or not isinstance(part.owner.op, RNGConsumerOp):
+        return None
+    if not isinstance(mask, Constant) or mask.data.dtype != bool:
+        return None
+    return _Written(array, part, mask.data)
 
 
 def evaluate(variables: Sequence[Variable]) -> list[np.ndarray]:
@@ -505,6 +598,11 @@ class LayerReader:
         for rv in _parts(variable):
             (observed if rv in model.observed_RVs else free).append(rv)
         self.free_rv = free[0] if free else None
+        if free and (transform := model.rvs_to_transforms[free[0]]) is not None:
+            raise ValueError(
+                f"{free[0].name!r} has the transform {transform.name!r}, and step methods of this package know its law "
+                f"without one only: leave the transform out, or sample it with a step method of PyMC, such as pymc.NUTS"
+            )
         self.value_name: str | None = model.rvs_to_values[free[0]].name if free else None
         self._observed_values = {rv: model.rvs_to_values[rv] for rv in observed}
         self._variable = variable
@@ -623,6 +721,7 @@ def read_networks(
     ValueError
         If a variable is not a layer of a network; if parameters are random and the network is not normalized.
     """
+    check_copies(model, rvs)
     readers: dict[Apply, NetworkReader] = {}
     for rv in rvs:
         visible = _visible_variable(model, rv)
@@ -657,16 +756,42 @@ def read_networks(
     return list(readers.values())
 
 
+def check_copies(model: Model, rvs: Sequence[Variable]) -> None:
+    """Raise if a term of a model draws random variables of the model anew, instead of taking their values.
+
+    PyTensor's ``scan`` does so with a variable that its function finds around it: the term does not depend on it then.
+
+    Raises
+    ------
+    ValueError
+    """
+    terms = {*model.basic_RVs, *model.potentials}
+    own_nodes = {node for term in terms for node in (term.owner, _own_node(term))}
+    rv_of = {
+        rng: rv for rv in rvs if (node := _own_node(rv)) for rng in node.inputs if isinstance(rng.type, RandomType)
+    }
+    for term in terms:
+        for variable in ancestors([term], blockers=terms - {term}):
+            node = variable.owner
+            if node is None or node in own_nodes:
+                continue
+            if copied := [rv_of[source] for source in node.inputs if source in rv_of]:
+                raise ValueError(
+                    f"the term {term.name!r} of the model draws a copy of {copied[0].name!r} instead of taking its "
+                    f"value (in {node.op}): give it to pytensor.scan as one of its `sequences` or `non_sequences`"
+                )
+
+
 def _layers(model: Model) -> Iterator[Variable]:
     """Yield each random variable of a model once, masked ones as the deterministic that joins their parts."""
-    joined = [variable for variable in model.deterministics if len(list(_parts(variable))) > 1]
+    joined = [variable for variable in model.deterministics if len(_parts(variable)) > 1]
     parts = {part for variable in joined for part in _parts(variable)}
     yield from joined
     yield from (rv for rv in model.basic_RVs if rv not in parts)
 
 
 def _layer(model: Model, rv: Variable) -> Variable:
-    return next(variable for variable in _layers(model) if rv in set(_parts(variable)))
+    return next(variable for variable in _layers(model) if rv in _parts(variable))
 
 
 def _visible_variable(model: Model, rv: Variable) -> Variable:
@@ -675,6 +800,11 @@ def _visible_variable(model: Model, rv: Variable) -> Variable:
     if visible is not None:
         return visible
     layer = _layer(model, rv)
+    if layer is rv and isinstance(rv.owner.op, PartialObservedRV):
+        raise ValueError(
+            f"{rv.name!r} is the free part of a variable whose data are masked, and the model has no variable that "
+            "joins it with the observed part, as after an intervention of pymc.do: declare the model without it"
+        )
     # PyMC makes whole rows that are masked a variable of its own, with its own parameters. Rows do not interact, but
     # the hidden units of a restricted network are those of all of them.
     is_split = len({_own_node(part) for part in _parts(layer)}) > 1
@@ -686,7 +816,7 @@ def _visible_variable(model: Model, rv: Variable) -> Variable:
 def _hidden_variables(model: Model, visible: Variable) -> list[Variable]:
     hidden = []
     for layer in _layers(model):
-        rv = next(_parts(layer), None)
+        rv = next(iter(_parts(layer)), None)
         node = None if rv is None else _own_node(rv)
         source = None if node is None else hidden_layer_of(node.op, node)
         if source is not None and set(_parts(source)) == set(_parts(visible)):

@@ -4,10 +4,22 @@ from itertools import cycle
 
 import numpy as np
 import pymc as pm
+import pytensor
+import pytensor.tensor as pt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pytensor.compile.builders import OpFromGraph
+from pytensor.graph.basic import Apply
+from pytensor.graph.fg import FunctionGraph
+from pytensor.graph.op import Op
+from pytensor.scalar import identity
+from pytensor.tensor.elemwise import Elemwise
+from pytensor.tensor.subtensor import Subtensor
 
 import pm_neural as pmn
 from pm_neural.diagnostics import certify, exact_state_probabilities
+from step_methods.evidence import MixedUnitsError
 
 SHAPE = (2, 2)
 Y = np.array([[0.3, -1.0], [0.2, 1.5]])
@@ -164,7 +176,46 @@ def sum_of_children_with_bounds(z):
     pm.Normal("y", pm.Uniform("x", lower=z, upper=z + 2.0).sum(), 1, observed=0.5)
 
 
+def mapped_by_a_scan(z):
+    doubled = pytensor.scan(lambda unit: 2 * unit + 1, sequences=[z.ravel() + 0.0], return_updates=False)
+    pm.Normal("y", doubled, 1, observed=[1.0, 3.0, 3.0, 1.0])
+
+
+def recurrence(z):
+    start = pt.constant(np.zeros(4))
+    states = pytensor.scan(
+        lambda state, units: 0.5 * state[::-1] + units,
+        outputs_info=[start],
+        non_sequences=[z.ravel()],
+        n_steps=3,
+        return_updates=False,
+    )
+    pm.Normal("y", states[-1], 1, observed=np.ones(4))
+
+
+def leaky_integrator(z):
+    start = pt.constant(np.zeros(()))
+    x = pytensor.scan(
+        lambda unit, before: 0.7 * before + unit, sequences=[z.ravel()], outputs_info=[start], return_updates=False
+    )
+    pm.Normal("y", x, 1, observed=np.ones(4))
+
+
+def garch(z):
+    pm.GARCH11("y", z.ravel()[0] + 2.0, 0.3, 0.3, initial_vol=z.ravel()[1] + 2.0, observed=np.ones(4))
+
+
+def number_of_units(z):
+    on = pt.nonzero(pt.gt(z.ravel(), 0))[0]
+    pm.Normal("y", pt.arange(4.0)[on].shape[0], 1, observed=2.0)
+
+
 MIXING = [
+    mapped_by_a_scan,
+    recurrence,
+    leaky_integrator,
+    garch,
+    number_of_units,
     sum_of_children_with_bounds,
     sum_of_units,
     correlated_normal,
@@ -183,6 +234,98 @@ def test_terms_that_mix_units_are_refused(term, field):
         z = field("z", 0.5 * pmn.lattice(SHAPE), Y)
         term(z)
         with pytest.raises(ValueError, match=r"the term 'y' of the model may depend on several units at once"):
+            pmn.BlockGibbs([z])
+
+
+def test_a_term_that_draws_a_copy_of_the_units_is_refused():
+    with pm.Model() as model:
+        z = pmn.BoltzmannMachine("z", 0.5 * pmn.lattice(SHAPE), Y)
+        # A variable that the loop only finds around it is drawn anew within.
+        x = pytensor.scan(lambda gain: gain * z.sum(), sequences=[pt.constant(np.ones(2))], return_updates=False)
+        pm.Normal("y", x, 1, observed=np.ones(2))
+    for step in (pmn.BlockGibbs, pmn.NeuralSampling):
+        with model, pytest.raises(ValueError, match=r"'y' of the model draws a copy of 'z'.*`non_sequences`"):
+            step([z])
+
+
+class UnknownOp(Op):
+    """An operation that no step method knows, however much it looks like one that they do."""
+
+    __props__ = ()
+
+    def __init__(self, attributes):
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def make_node(self, *inputs):
+        return Apply(self, list(inputs), [inputs[-1].type()])
+
+    def perform(self, node, inputs, outputs):
+        outputs[0][0] = inputs[-1][::-1].copy()
+
+
+class RenamedSubtensor(Subtensor):
+    """A subclass may do what it likes."""
+
+    def perform(self, node, inputs, outputs):
+        outputs[0][0] = np.roll(inputs[0], 1)
+
+
+def identity_graph():
+    x = pt.dmatrix("x")
+    return FunctionGraph([x], [x + 0.0], clone=False)
+
+
+LOOKS = {
+    "fgraph": identity_graph,
+    "scalar_op": lambda: identity,
+    "core_op": lambda: Elemwise(identity),
+    "axis": lambda: (0,),
+    "idx_list": lambda: (0,),
+    "set_instead_of_inc": lambda: True,
+    "view_map": lambda: {0: [0]},
+    "inline": lambda: True,
+}
+
+
+@given(
+    looks=st.sets(st.sampled_from(sorted(LOOKS))),
+    around=st.lists(st.sampled_from([lambda x: 2.0 * x, lambda x: x[::-1], pt.exp, lambda x: x.T.T]), max_size=3),
+    n_others=st.integers(0, 2),
+)
+@settings(max_examples=40, deadline=None)
+def test_an_operation_that_is_not_known_is_refused(looks, around, n_others):
+    op = UnknownOp({name: LOOKS[name]() for name in looks})
+    with pm.Model():
+        z = pmn.BoltzmannMachine("z", 0.5 * pmn.lattice(SHAPE), Y)
+        mu = op(*[pt.constant(Y)] * n_others, z.astype("float64"))
+        for operation in around:
+            mu = operation(mu)
+        pm.Normal("y", mu, 1, observed=Y)
+        with pytest.raises(MixedUnitsError, match="may depend on several units at once \\(through UnknownOp"):
+            pmn.BlockGibbs([z])
+
+
+def test_a_subclass_of_a_known_operation_is_not_known():
+    with pm.Model():
+        z = pmn.BoltzmannMachine("z", 0.5 * pmn.lattice(SHAPE), Y)
+        backwards = slice(None, None, 0)
+        pm.Normal("y", RenamedSubtensor([backwards])(z.ravel(), pt.constant(-1)), 1, observed=Y.ravel())
+        with pytest.raises(MixedUnitsError):
+            pmn.BlockGibbs([z])
+
+
+def test_a_graph_within_an_operation_is_read():
+    x = pt.dmatrix("x")
+    doubled, mirrored = (OpFromGraph([x], [y], inline=inline) for y, inline in ((2 * x, True), (x[::-1], False)))
+    summed = OpFromGraph([x], [x.sum(axis=0)])
+    with pm.Model():
+        z = pmn.BoltzmannMachine("z", 0.5 * pmn.lattice(SHAPE), Y)
+        pm.Normal("y", mirrored(doubled(z.astype("float64"))), 1, observed=Y)
+        certificate = certify(pmn.BlockGibbs([z]))
+        assert certificate.passed, str(certificate)
+        pm.Normal("sum", summed(z.astype("float64")), 1, observed=Y[0])
+        with pytest.raises(MixedUnitsError, match="'sum'"):
             pmn.BlockGibbs([z])
 
 

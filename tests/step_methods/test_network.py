@@ -6,11 +6,13 @@ import pytensor
 import pytensor.tensor as pt
 import pytest
 from pymc.distributions.distribution import Discrete
+from pymc.distributions.transforms import ordered
 from pymc.logprob.abstract import _logprob
 from pytensor.tensor.random.op import RandomVariable
 
 import pm_neural as pmn
 from pm_neural.diagnostics import certify as certify_step
+from step_methods.evidence import MixedUnitsError
 from step_methods.network import (
     RestrictedNetwork,
     hidden_layer_of,
@@ -122,3 +124,104 @@ def test_hidden_units_of_data_are_independent(rng, step, shared):
     states = certificate.transition.states > 0
     probabilities = np.bincount(states @ [2, 1], certificate.probabilities)
     np.testing.assert_allclose(probabilities, np.outer([1 - on[0], on[0]], [1 - on[1], on[1]]).ravel(), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda v: pt.set_subtensor(v[0], 1),
+        lambda v: pt.inc_subtensor(v[0], 1),
+        lambda v: pt.set_subtensor(v[np.array([0, 1])], v[np.array([1, 0])]),
+        lambda v: pt.set_subtensor(pt.empty(4, dtype="int64")[np.array([True] * 4)], v),
+        lambda v: v[::-1],
+        lambda v: v[np.array([1, 0, 2, 3])],
+        lambda v: 1 - v,
+        lambda v: pt.concatenate([v[:2], v[2:]]),
+    ],
+)
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_layer_that_was_changed_is_none(parameters, change, masked):
+    data = np.ma.masked_array([1, 0, 0, 1], mask=[0, 1, 1, 0]) if masked else None
+    with pm.Model():
+        v = pmn.BernoulliRBM("v", *parameters, observed=data)
+        assert network_node(pt.specify_shape(v, (4,)))
+        assert network_node(pm.Deterministic("copy", v))
+        assert network_node(change(v)) is None
+        with pytest.raises(TypeError, match="v must be a variable of the visible units of a network"):
+            pmn.HiddenUnits("h", change(v))
+
+
+def joined(free, observed, mask, other_mask):
+    array = pt.set_subtensor(pt.empty(4, dtype="int64")[mask], free)
+    return pt.set_subtensor(array[other_mask], observed)
+
+
+MASK = np.array([False, True, True, False])
+
+
+@pytest.mark.parametrize("masks", [(MASK, MASK), (np.roll(MASK, 1), ~np.roll(MASK, 1)), (~MASK, MASK)])
+def test_a_join_that_pymc_does_not_make_is_no_layer(parameters, masks):
+    with pm.Model() as model:
+        pmn.BernoulliRBM("v", *parameters, observed=np.ma.masked_array([1, 0, 0, 1], MASK))
+        free, observed = model["v_unobserved"], model["v_observed"]
+    assert network_node(joined(free, observed, MASK, ~MASK))
+    assert network_node(joined(free, observed, *masks)) is None
+    assert network_node(joined(observed, free, *masks)) is None
+    assert network_node(joined(free, free, MASK, ~MASK)) is None
+
+
+def test_hidden_units_of_what_an_intervention_changes_are_its_children(parameters, certify):
+    with pm.Model() as model:
+        v = pmn.BernoulliRBM("v", *parameters)
+        pmn.HiddenUnits("h", v)
+    with pm.do(model, {"v": np.array([0, 1, 1, 0])}) as model:
+        w = pmn.BernoulliRBM("w", *parameters)
+    with pm.do(model, {"v": pt.set_subtensor(w[0], 1)}) as intervened:
+        (reader,) = read_networks(intervened, [intervened["w"]], intervened.initial_point())
+        assert reader.hidden is None
+        assert reader.terms["w"] == [intervened["h"]]
+        with pytest.raises(MixedUnitsError, match="'h'"):
+            pmn.BlockGibbs([intervened["w"]])
+        certify(pmn.NeuralSampling([intervened["w"]], tau=1), intervened.initial_point())
+
+
+def test_the_free_part_of_data_that_an_intervention_replaced(parameters):
+    with pm.Model() as model:
+        pmn.BernoulliRBM("v", *parameters, observed=np.ma.masked_array([1, 0, 0, 1], MASK))
+    with (
+        pm.do(model, {"v": np.zeros(4, int)}) as intervened,
+        pytest.raises(ValueError, match="no variable that joins it with the observed part"),
+    ):
+        pmn.BlockGibbs([intervened["v_unobserved"]])
+
+
+def test_whole_machines_of_a_batch_that_are_masked_keep_their_own_couplings(rng):
+    W, a, b = rng.normal(size=(2, 2, 2)), rng.normal(size=2), rng.normal(size=(2, 2))
+    data = np.ma.masked_array([[1, 0], [0, 0]], mask=[[0, 0], [1, 1]])
+    with pm.Model():
+        v = pmn.BernoulliRBM("v", W, a, b, observed=data)
+        h = pmn.HiddenUnits("h", v)
+        certificate = certify_step(pmn.BlockGibbs([v, h]), tolerance=1e-12)
+    assert certificate.passed, str(certificate)
+    on = 1 / (1 + np.exp(-(data.data[0] @ W[0] + b[0])))
+    states = certificate.transition.states
+    of_the_observed_machine = np.stack([states[:, certificate.transition.units.index(f"h[0, {j}]")] for j in (0, 1)])
+    np.testing.assert_allclose(of_the_observed_machine @ certificate.probabilities, on, atol=1e-12)
+
+
+@pytest.mark.parametrize("step", [pmn.BlockGibbs, pmn.NeuralSampling])
+def test_a_transform_is_refused(step):
+    parameters = np.ones((2, 2)), np.zeros(2), np.zeros(2), np.ones(2)
+    with pm.Model():
+        v = pmn.GaussianRBM("v", *parameters, transform=ordered)
+        h = pmn.HiddenUnits("h", v)
+        with pytest.raises(ValueError, match="'v' has the transform 'ordered'"):
+            step([h])
+    with pm.Model():
+        x = pm.MvNormal("x", np.zeros(2), np.eye(2), transform=ordered)
+        with pytest.raises(ValueError, match="'x' has the transform 'ordered'"):
+            pmn.BlockGibbs([x])
+    with pm.Model():
+        pmn.GaussianRBM("v", *parameters, transform=ordered)
+        with pytest.raises(ValueError, match=r"'v' has the transform 'ordered'.*such as pymc\.NUTS"):
+            pm.sample(10, progressbar=False)
