@@ -26,6 +26,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import pytensor.tensor as pt
 from pymc.distributions.distribution import PartialObservedRV
+from pymc.logprob.abstract import _logprob
 from pymc.model import Model
 from pymc.pytensorf import compile as compile_pymc
 from pymc.util import get_untransformed_name, is_transformed_name
@@ -260,6 +261,20 @@ def is_binary_energy_op(op: Op) -> bool:
     return False
 
 
+def _network(node: Apply) -> Network | None:
+    return network_of(node.op, node) if _has_own_logp(node.op, network_of) else None
+
+
+def _visible_layer(node: Apply) -> Variable | None:
+    return hidden_layer_of(node.op, node) if _has_own_logp(node.op, hidden_layer_of) else None
+
+
+def _has_own_logp(op: Op, extension_point: Any) -> bool:
+    """Whether an ``Op`` has the log-probability of the one that is registered: a subclass may have another."""
+    registered = next(kind for kind in type(op).__mro__ if kind in extension_point.registry)
+    return _logprob.dispatch(type(op)) is _logprob.dispatch(registered)
+
+
 def random_inputs(variables: Sequence[Variable]) -> list[Variable]:
     """Find what makes variables random: draws, or free inputs that stand for draws.
 
@@ -306,7 +321,7 @@ def network_node(variable: Variable) -> tuple[Apply, Network] | None:
         return None
     split = _masked_rows(variable)
     whole = node if split is None else _joined_node(*split)
-    network = network_of(whole.op, whole)
+    network = _network(whole)
     return None if network is None else (node, network)
 
 
@@ -314,7 +329,7 @@ def is_layer(rv: Variable) -> bool:
     """Whether a random variable is the visible or the hidden layer of a network with two-valued units."""
     node = _own_node(rv)
     return node is not None and (
-        not isinstance(network_of(node.op, node), GaussianNetwork | None) or hidden_layer_of(node.op, node) is not None
+        not isinstance(_network(node), GaussianNetwork | None) or _visible_layer(node) is not None
     )
 
 
@@ -796,7 +811,7 @@ def _layer(model: Model, rv: Variable) -> Variable:
 
 def _visible_variable(model: Model, rv: Variable) -> Variable:
     node = _own_node(rv)
-    visible = None if node is None else hidden_layer_of(node.op, node)
+    visible = None if node is None else _visible_layer(node)
     if visible is not None:
         return visible
     layer = _layer(model, rv)
@@ -808,7 +823,7 @@ def _visible_variable(model: Model, rv: Variable) -> Variable:
     # PyMC makes whole rows that are masked a variable of its own, with its own parameters. Rows do not interact, but
     # the hidden units of a restricted network are those of all of them.
     is_split = len({_own_node(part) for part in _parts(layer)}) > 1
-    network = None if node is None else network_of(node.op, node)
+    network = None if node is None else _network(node)
     hides_units = isinstance(network, RestrictedNetwork | GaussianRestrictedNetwork)
     return rv if is_split and network is not None and not hides_units else layer
 
@@ -818,7 +833,7 @@ def _hidden_variables(model: Model, visible: Variable) -> list[Variable]:
     for layer in _layers(model):
         rv = next(iter(_parts(layer)), None)
         node = None if rv is None else _own_node(rv)
-        source = None if node is None else hidden_layer_of(node.op, node)
+        source = None if node is None else _visible_layer(node)
         if source is not None and set(_parts(source)) == set(_parts(visible)):
             hidden.append(layer)
     return hidden

@@ -110,6 +110,27 @@ def test_a_third_party_distribution(rng, certify):
     assert hidden_layer_of(h.owner.op, h.owner) is x
 
 
+class TiltedRBMRV(DoubledRBMRV):
+    """A subclass with a log-probability of its own."""
+
+
+@_logprob.register(TiltedRBMRV)
+def tilted_logprob(op, values, rng, size, half, **kwargs):
+    return doubled_logprob(op, values, rng, size, half) + values[0].sum(axis=-1)
+
+
+class TiltedRBM(DoubledRBM):
+    rv_op = TiltedRBMRV()
+
+
+def test_a_subclass_with_another_law_is_not_known(rng):
+    with pm.Model():
+        x = TiltedRBM("x", rng.normal(size=(3, 2)))
+        assert not is_layer(x)
+        with pytest.raises(ValueError, match="'x' is not a layer of a network that step methods of this package know"):
+            pmn.BlockGibbs([x])
+
+
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("step", [pmn.BlockGibbs, pmn.NeuralSampling])
 def test_hidden_units_of_data_are_independent(rng, step, shared):
