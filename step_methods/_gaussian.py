@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigvalsh
 
 from step_methods._blocks import numbers_of_blocks, places_of
-from step_methods._restricted import Decisions, Scan, Units
+from step_methods._restricted import Decisions, Numbers, Scan, Units
 from step_methods.kernels.gaussian import (
     PreparedGaussian,
     energy_gaussian,
@@ -183,19 +184,45 @@ class GaussianSampler:
             How many sweeps to make, or the numbers of the blocks to update.
         stream : ndarray
         """
-        before, after = old[self._name], new[self._name]
         total_energy = 0.0
         for vector in self._vectors:
-            assert vector.law is not None
-            assert vector.mean is not None
-            deviations = before[vector.places] - vector.mean
             picks = vector.picks(scan)
             noise = np.empty(vector.layout.sizes[picks].sum())
             fill_normal(stream, noise)
-            sweep_gaussian(vector.law.blocks, deviations, picks, noise)
-            after[vector.places] = vector.mean + deviations
+            deviations = self._sweep(vector, old[self._name], new[self._name], picks, noise)
+            assert vector.law is not None
             total_energy += vector.clamped_energy + energy_gaussian(vector.law.precision, deviations)
         return total_energy, 0
+
+    def force_numbers(self, old: Units, new: Units, scan: Scan, numbers: Iterator[float]) -> list[float]:
+        """Fill in the new units by standard normal numbers that are given; return NaN for each of them."""
+        n_numbers = 0
+        for vector in self._vectors:
+            picks = vector.picks(scan)
+            size = int(vector.layout.sizes[picks].sum())
+            noise = np.fromiter(islice(numbers, size), np.float64, size)
+            self._sweep(vector, old[self._name], new[self._name], picks, noise)
+            n_numbers += size
+        return [np.nan] * n_numbers
+
+    @staticmethod
+    def _sweep(
+        vector: _Vector, before: np.ndarray, after: np.ndarray, picks: np.ndarray, noise: np.ndarray
+    ) -> np.ndarray:
+        """Draw blocks of a vector one after the other; return its deviations from the mean."""
+        assert vector.law is not None
+        assert vector.mean is not None
+        deviations = before[vector.places] - vector.mean
+        sweep_gaussian(vector.law.blocks, deviations, picks, noise)
+        after[vector.places] = vector.mean + deviations
+        return deviations
+
+    def numbers(self) -> Numbers:
+        """Return what the random numbers of a sweep are about: coordinates, block after block."""
+        blocks = [vector.places.start + block for vector in self._vectors for block in vector.layout.blocks]
+        units = np.concatenate(blocks)
+        starts_block = np.concatenate([np.arange(block.size) == 0 for block in blocks])
+        return Numbers(units, np.ones(units.size, bool), starts_block)
 
     def force(self, old: Units, new: Units, scan: Scan, bits: Iterator[int]) -> list[float]:
         """Refuse: a real unit does not make binary decisions."""

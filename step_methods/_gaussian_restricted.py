@@ -7,7 +7,7 @@ from itertools import islice
 
 import numpy as np
 
-from step_methods._restricted import NO_UNITS, Decisions, Machine, Scan, Units, lay_out
+from step_methods._restricted import NO_UNITS, Decisions, Machine, Numbers, Scan, Units, lay_out
 from step_methods.evidence import Evidence
 from step_methods.kernels import gaussian_rbm
 from step_methods.kernels.gaussian_rbm import PreparedGaussianRBM, prepare, refill
@@ -194,6 +194,53 @@ class GaussianRestrictedSampler:
             gaussian_rbm.draw_hidden_forced(rbm, v[machine.visible], hidden, decisions, probabilities)
             all_probabilities += probabilities.tolist()
         return all_probabilities
+
+    def force_numbers(self, old: Units, new: Units, scan: Scan, numbers: Iterator[float]) -> list[float]:
+        """Fill in the new units by random numbers that are given, once each, the hidden ones of a machine first.
+
+        Returns
+        -------
+        list of float
+            The probability of a 1 for each decision, NaN for each standard normal number.
+        """
+        v_old, v = old.get(self._visible, self._no_visible), new.get(self._visible, self._no_visible)
+        h = new.get(self._hidden, self._scratch)
+        if self._visible in self.updated:
+            v[:] = v_old
+        all_probabilities: list[float] = []
+        for machine, rbm in zip(self._machines, self._prepared, strict=True):
+            own_v, own_h = (v if self._visible in self.updated else v_old)[machine.visible], h[machine.hidden]
+            n_visible, n_hidden = self._n_numbers(machine)
+            bits = np.fromiter(islice(numbers, n_hidden), np.uint8, n_hidden)
+            normals = np.fromiter(islice(numbers, n_visible), own_v.dtype, n_visible)
+            probabilities = np.empty(n_hidden)
+            if self._kernel == "draw_hidden":
+                gaussian_rbm.draw_hidden_forced(rbm, own_v, own_h, bits, probabilities)
+            elif self._kernel == "draw_visible":
+                gaussian_rbm.draw_visible_forced(rbm, own_v, old[self._hidden][machine.hidden], normals)
+            else:
+                gaussian_rbm.sweep_forced(rbm, own_v, own_h, 1, bits, probabilities, normals)
+            all_probabilities += [*probabilities.tolist(), *[np.nan] * n_visible]
+        return all_probabilities
+
+    def numbers(self) -> Numbers:
+        """Return what the random numbers of a sweep are about: machine after machine, the hidden units first."""
+        n_all_visible = sum(int(m.v_free.sum()) for m in self._machines) if self._visible in self.updated else 0
+        units, is_real, starts_block = [], [], []
+        for machine in self._machines:
+            n_visible, n_hidden = self._n_numbers(machine)
+            visible, hidden = machine.visible.start + np.arange(n_visible), np.full(n_hidden, -1)
+            if self._updates_hidden:
+                hidden = n_all_visible + machine.hidden.start + np.arange(n_hidden)
+            units += [hidden, visible]
+            is_real += [np.zeros(n_hidden, bool), np.ones(n_visible, bool)]
+            starts_block += [np.arange(n_hidden) == 0, (np.arange(n_visible) == 0) & (self._kernel != "draw_marginal")]
+        return Numbers(np.concatenate(units), np.concatenate(is_real), np.concatenate(starts_block))
+
+    def _n_numbers(self, machine: Machine) -> tuple[int, int]:
+        """Return how many normal numbers and how many decisions a sweep of one machine takes."""
+        n_visible = int(machine.v_free.sum()) if self._visible in self.updated else 0
+        return n_visible, 0 if self._kernel == "draw_visible" else int(machine.h_free.sum())
 
     def decisions(self) -> Decisions:
         """Return which units a sweep decides on, and the stages that these decisions make up.

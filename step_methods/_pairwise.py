@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from step_methods._blocks import check_independent, numbers_of_blocks, places_of
-from step_methods._restricted import Decisions, Scan, Units
+from step_methods._restricted import Decisions, Numbers, Scan, Units
 from step_methods.evidence import Evidence
 from step_methods.kernels.pairwise import (
     energy_pairwise,
@@ -220,6 +220,15 @@ class PairwiseSampler:
             after[field.places] = self._from_bits(units)
             all_probabilities += probabilities.tolist()
         return all_probabilities
+
+    def force_numbers(self, old: Units, new: Units, scan: Scan, numbers: Iterator[float]) -> list[float]:
+        """Fill in the new units by random numbers that are given, all of them decisions; see `force`."""
+        return self.force(old, new, scan, map(int, numbers))
+
+    def numbers(self) -> Numbers:
+        """Return what the random numbers of a sweep are about: decisions, block after block."""
+        units, _ = self.decisions()
+        return Numbers(units, np.zeros(units.size, bool), np.ones(units.size, bool))
 
     def decisions(self) -> Decisions:
         """Return which units a sweep decides on, block after block, and the stages that these decisions make up."""

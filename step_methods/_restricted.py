@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -24,7 +24,7 @@ from step_methods.kernels.pairwise import (
 from step_methods.kernels.rbm import PreparedRBM, energy, free_energy, prepare, refill
 from step_methods.network import NetworkReader
 
-__all__ = ["NO_UNITS", "Decisions", "Machine", "RestrictedSampler", "Scan", "Units", "lay_out"]
+__all__ = ["NO_UNITS", "Decisions", "Machine", "Numbers", "RestrictedSampler", "Scan", "Units", "lay_out"]
 
 # The raveled values of variables, by name; a layer without a variable has no units.
 type Units = dict[str | None, np.ndarray]
@@ -35,6 +35,26 @@ type Scan = int | np.ndarray
 # The random decisions of one sweep, in the order in which they are made: the unit that each is about, in the
 # concatenated values of the variables that are updated (−1 for auxiliary units), and the stage that it belongs to.
 type Decisions = tuple[np.ndarray, np.ndarray]
+
+
+class Numbers(NamedTuple):
+    """What the random numbers of one sweep are about, in the order in which they are used.
+
+    Attributes
+    ----------
+    units : ndarray of int
+        The unit that each number is about, as in `Decisions`.
+    is_real : ndarray of bool
+        Whether it is a standard normal number, for a real unit, instead of a decision.
+    starts_block : ndarray of bool
+        Whether it is the first one of a block: of units that are independent given the others and, where the block
+        begins with auxiliary ones, given those.
+    """
+
+    units: np.ndarray
+    is_real: np.ndarray
+    starts_block: np.ndarray
+
 
 NO_UNITS = np.empty(0, np.int64)
 
@@ -403,6 +423,19 @@ class RestrictedSampler:
                 chain.FORCED[kernel](machine.rbm, *units, n_or_picks, decisions, probabilities)
             all_probabilities += probabilities.tolist()
         return all_probabilities
+
+    def force_numbers(self, old: Units, new: Units, scan: Scan, numbers: Iterator[float]) -> list[float]:
+        """Fill in the new units by random numbers that are given, all of them decisions; see `force`."""
+        return self.force(old, new, scan, map(int, numbers))
+
+    def numbers(self) -> Numbers:
+        """Return what the random numbers of a sweep are about: decisions, block after block."""
+        units, _ = self.decisions()
+        is_auxiliary = units < 0
+        starts_block = ~is_auxiliary
+        if self._reader.hidden is None:
+            starts_block = is_auxiliary & ~np.append(False, is_auxiliary[:-1])
+        return Numbers(units, np.zeros(units.size, bool), starts_block)
 
     def _n_decisions(self, machine: Machine, kernel: str | None, scan: Any) -> int:
         n_visible, n_hidden = _length(machine.visible), _length(machine.hidden)

@@ -19,7 +19,7 @@ from step_methods._gaussian import GaussianSampler
 from step_methods._gaussian_restricted import GaussianRestrictedSampler
 from step_methods._pairwise import PairwiseSampler
 from step_methods._progress import ProgressColumns
-from step_methods._restricted import Decisions, RestrictedSampler, Scan, Units
+from step_methods._restricted import Decisions, Numbers, RestrictedSampler, Scan, Units
 from step_methods.checks import at_least
 from step_methods.evidence import Evidence
 from step_methods.kernels.random import fill_integers, seed_stream
@@ -344,6 +344,66 @@ class BlockGibbs(ProgressColumns, BlockedStep):
         new_point, probabilities = self._force(point, self._random_turns(picks), decisions)
         return new_point, np.array(of_picks + probabilities)
 
+    @property
+    def n_networks(self) -> int:
+        """Number of networks that are swept by turns."""
+        return len(self._samplers)
+
+    def numbers_of_network(self, network: int, point: PointType) -> tuple[list[str], Numbers]:
+        """Return what the random numbers of a sweep of one network are about.
+
+        Parameters
+        ----------
+        network : int
+            From 0 to `n_networks` − 1.
+        point : dict
+            From which parameters are read that change.
+
+        Returns
+        -------
+        names : list of str
+            The value variables that the sweep updates.
+        numbers : Numbers
+            Units are counted through the raveled values of these variables; −1 stands for auxiliary ones.
+        """
+        sampler = self._samplers[network]
+        self._read_for(network, point)
+        return list(sampler.updated), sampler.numbers()
+
+    def force_network(self, network: int, point: PointType, numbers: np.ndarray) -> tuple[PointType, np.ndarray]:
+        """Make one sweep of one network, in which each block is updated once, all random numbers given.
+
+        Parameters
+        ----------
+        network : int
+        point : dict
+        numbers : ndarray of float64
+            Decisions and standard normal numbers, as many as `numbers_of_network` tells.
+
+        Returns
+        -------
+        new_point : dict
+        probabilities : ndarray of float64
+            The probability with which each decision would have come out as 1, as the kernel itself computed it; NaN for
+            normal numbers.
+        """
+        _, scan = self._one_sweep()[network]
+        new_point = point.copy()
+        sampler = self._samplers[network]
+        self._read_for(network, new_point)
+        old, new = _make_room(sampler, new_point)
+        return new_point, np.array(sampler.force_numbers(old, new, scan, iter(numbers.tolist())))
+
+    def decisions_of_a_step(self) -> tuple[list[str], np.ndarray]:
+        """Return the unit of each decision that `forced_step` makes in a fixed order, as in `numbers_of_network`."""
+        units, first = {}, 0
+        for i, sampler in enumerate(self._samplers):
+            own, _ = sampler.decisions()
+            units[i] = np.where(own < 0, -1, own + first)
+            first += sampler.n_units
+        turns = [np.tile(units[i], scan) for i, scan in self._fixed_turns]
+        return list(self._updated()), np.concatenate(turns)
+
     def _force(
         self, point: PointType, turns: Sequence[tuple[int, Scan]], decisions: Iterator[int]
     ) -> tuple[PointType, list[float]]:
@@ -351,15 +411,19 @@ class BlockGibbs(ProgressColumns, BlockedStep):
         probabilities: list[float] = []
         for i, scan in turns:
             sampler = self._samplers[i]
-            if sampler.changes:
-                # Of the many runs from one point, only the first reads parameters and evidence.
-                read_at = b"".join(np.asarray(new_point[name]).tobytes() for name in sampler.inputs)
-                if self._read_at.get(i) != read_at:
-                    sampler.read(new_point)
-                    self._read_at[i] = read_at
+            self._read_for(i, new_point)
             old, new = _make_room(sampler, new_point)
             probabilities += sampler.force(old, new, scan, decisions)
         return new_point, probabilities
+
+    def _read_for(self, network: int, point: PointType) -> None:
+        """Read parameters and evidence that change; of the many forced runs from one point, only the first does."""
+        sampler = self._samplers[network]
+        if sampler.changes:
+            read_at = b"".join(np.asarray(point[name]).tobytes() for name in sampler.inputs)
+            if self._read_at.get(network) != read_at:
+                sampler.read(point)
+                self._read_at[network] = read_at
 
     def _one_sweep(self) -> list[tuple[int, Scan]]:
         """Return the turns of a sweep that updates every block once."""

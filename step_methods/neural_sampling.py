@@ -350,6 +350,11 @@ class NeuralSampling(ProgressColumns, BlockedStep):
         return self._has_stages and self.dynamics.order == "random"
 
     @property
+    def n_auxiliary(self) -> int:
+        """Number of auxiliary neurons, which stand for hidden units that the model does not have."""
+        return self._n_neurons - sum(map(len, self.neurons_of.values()))
+
+    @property
     def _has_stages(self) -> bool:
         if any(sampler.auxiliary for sampler in self._samplers):
             return False
@@ -413,8 +418,8 @@ class NeuralSampling(ProgressColumns, BlockedStep):
                 sampler.read(point)
             old: Units = {name: point[name].ravel() for name in sampler.conditioned_on}
             fresh = {name: point[name].copy() for name in sampler.updated}
-            yield i, sampler, old, {name: value.reshape(-1) for name, value in fresh.items()}
             point.update(fresh)
+            yield i, sampler, old, {name: value.reshape(-1) for name, value in fresh.items()}
 
     def _packed(self, recorder: Recorder) -> np.ndarray:
         units = np.concatenate([np.empty(0, np.int32), *(units for units, _ in recorder.events)])

@@ -1,6 +1,7 @@
 """Exact enumeration, partition functions, likelihoods, transition matrices, and a report on chains of binary units."""
 
 from pm_neural.diagnostics.certificate import Certificate, TransitionMatrix, certify, transition_matrix
+from pm_neural.diagnostics.conditionals import ConditionalsCheck, check_conditionals
 from pm_neural.diagnostics.divergences import (
     Divergence,
     StateProbabilities,
@@ -30,6 +31,7 @@ from pm_neural.diagnostics.spikes import SpikeRaster, spike_raster
 
 __all__ = [
     "Certificate",
+    "ConditionalsCheck",
     "Divergence",
     "ExactMarginals",
     "LogLikelihood",
@@ -39,6 +41,7 @@ __all__ = [
     "StateProbabilities",
     "TransitionMatrix",
     "certify",
+    "check_conditionals",
     "detailed_balance_gap",
     "enumerate_states",
     "exact_marginals",

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ForcedGenerator", "outcomes"]
+__all__ = ["ForcedGenerator", "check_runs_what_is_forced", "outcomes"]
 
 
 def outcomes[State](
@@ -58,6 +58,31 @@ def outcomes[State](
             yield state, weight
     if branches:
         raise ValueError(f"one step has more than {max_runs} outcomes of its random decisions")
+
+
+def check_runs_what_is_forced(step: Any, forced: str, runs: str = "step") -> None:
+    """Raise if a step method inherits what is forced from a class whose step it has overridden.
+
+    Parameters
+    ----------
+    step : BlockedStep
+    forced : str
+        The method that forces its decisions.
+    runs : str
+        The method that a chain runs.
+
+    Raises
+    ------
+    TypeError
+    """
+    for kind in type(step).__mro__:
+        if forced in vars(kind):
+            return
+        if runs in vars(kind):
+            raise TypeError(
+                f"{kind.__name__} has a {runs}() of its own, and inherits {forced}(), which forces the decisions of "
+                f"another one: override {forced}(), too"
+            )
 
 
 class ForcedGenerator:

@@ -21,6 +21,7 @@ __all__ = [
     "complete_point",
     "log_weights",
     "single_precision_matters",
+    "two_values",
     "unit_labels",
     "units_of",
 ]
@@ -171,10 +172,10 @@ def units_of(
     ValueError
         If a variable is not known to have two values, or there are too many units.
     """
-    return UnitStates.make(point, {var.name: _two_values(model.values_to_rvs[var]) for var in value_vars}, periods)
+    return UnitStates.make(point, {var.name: two_values(model.values_to_rvs[var]) for var in value_vars}, periods)
 
 
-def _two_values(rv: Variable) -> tuple[int, int]:
+def two_values(rv: Variable) -> tuple[int, int]:
     from pymc.distributions.distribution import PartialObservedRV
     from pytensor.tensor.random.basic import BernoulliRV
 

@@ -320,3 +320,11 @@ def draw_hidden_forced(rbm, v, h, bits, probabilities):
     _update_hidden(Forced(bits, probabilities), 0, rbm, v, h.size)
     _unpack(rbm, h)
     return h.size
+
+
+@kernel
+def draw_visible_forced(rbm, v, h, normals):
+    """Draw the visible layer given the hidden one, in place, with normal numbers that are given, shape (n_visible,)."""
+    _pack(rbm, h)
+    _update_visible(Forced(np.empty(0, np.uint8), np.empty(0)), rbm, v, normals, 0)
+    return v.size

@@ -1,0 +1,280 @@
+"""The check of a step's conditionals against the model: right steps pass, and planted errors are found."""
+
+import numpy as np
+import pymc as pm
+import pytensor.tensor as pt
+import pytest
+import scipy.sparse
+from pymc.step_methods.compound import CompoundStep
+
+import pm_neural as pmn
+from pm_neural.diagnostics import check_conditionals
+from step_methods import _gaussian, _spiking_logp
+from step_methods.evidence import Evidence
+from step_methods.kernels import pairwise
+
+W, A, B = (np.random.default_rng(1).normal(size=shape) for shape in ((5, 3), 5, 3))
+MASK = np.array([0, 1, 1, 0, 1], bool)
+
+
+def couplings(n, seed=0):
+    upper = np.triu(np.random.default_rng(seed).normal(size=(n, n)), 1)
+    return upper + upper.T
+
+
+def dense(**options):
+    return pmn.BlockGibbs([pmn.BoltzmannMachine("z", couplings(6), B.sum() * np.ones(6))], **options)
+
+
+def spins(**options):
+    s = pmn.Ising("s", pmn.lattice((4, 4), periodic=True), coupling=pm.HalfNormal("c"), normalize="exact")
+    pm.Normal("y", 2 * s, pm.HalfNormal("sigma"), observed=np.ones((4, 4)))
+    return pmn.BlockGibbs([s], **options)
+
+
+def auxiliary(**options):
+    return pmn.BlockGibbs([pmn.BernoulliRBM("v", W, A, B)], **options)
+
+
+def layers(**options):
+    v = pmn.BernoulliRBM("v", W, A, B, observed=np.ma.masked_array(MASK.astype(int), MASK))
+    h = pmn.HiddenUnits("h", v)
+    pm.Bernoulli("y", pm.math.sigmoid(h - 0.5), observed=[0, 1, 1])
+    return pmn.BlockGibbs([v, h], **options)
+
+
+def certain(**options):
+    z = pmn.BoltzmannMachine("z", couplings(6), np.zeros(6))
+    pm.Poisson("y", z, observed=[0, 0, 0, 2, 0, 0])
+    return pmn.BlockGibbs([z], **options)
+
+
+def real(**options):
+    return pmn.BlockGibbs([pmn.GaussianRBM("v", W, A, B, np.full(5, 0.7))], **options)
+
+
+def real_layers(**options):
+    v = pmn.GaussianRBM("v", np.stack([W, -W]), A, B, np.full(5, 0.7))
+    h = pmn.HiddenUnits("h", v)
+    pm.Normal("y", h, 1, observed=np.ones((2, 3)))
+    return pmn.BlockGibbs([h, v], **options)
+
+
+def gaussian(**options):
+    data = np.ma.masked_array(np.zeros((2, 5)), [MASK, np.ones(5)])
+    mean = pm.Normal("m", 0, 1, shape=5)
+    return pmn.BlockGibbs([pm.MvNormal("x", mean, couplings(5) @ couplings(5) + np.eye(5), observed=data)], **options)
+
+
+def two_fields(**options):
+    s = pmn.Ising("s", 0.5 * pmn.lattice((2, 2)), np.ones((2, 2)))
+    z = pmn.BoltzmannMachine("z", 0.5 * pmn.lattice((2, 2)), -np.ones((2, 2)))
+    pm.Normal("y", s * (1 + z), 1, observed=np.ones((2, 2)))
+    return pmn.BlockGibbs([s, z], **options)
+
+
+def spiking(**options):
+    s = pmn.Ising("s", 0.3 * pmn.lattice((3, 3)), np.ones((3, 3)))
+    pm.Normal("y", s, 1, observed=np.zeros((3, 3)))
+    return pmn.NeuralSampling([s], **options)
+
+
+def spiking_through_logp(**options):
+    z = pm.Bernoulli("z", 0.3, shape=4)
+    pm.Normal("y", z.sum(), 1, observed=2.0)
+    return pmn.NeuralSampling([z], **options)
+
+
+def spiking_auxiliary(**options):
+    return pmn.NeuralSampling([pmn.BernoulliRBM("v", W, A, B)], **options)
+
+
+STEPS = [
+    (dense, {}),
+    (dense, {"order": "random"}),
+    (spins, {}),
+    (spins, {"order": "random", "sweeps_per_draw": 3}),
+    (auxiliary, {}),
+    (auxiliary, {"blocks": [[0, 3], [1, 2, 4]]}),
+    (auxiliary, {"order": "random"}),
+    (layers, {}),
+    (layers, {"sweeps_per_draw": 2}),
+    (certain, {}),
+    (real, {}),
+    (real_layers, {}),
+    (real_layers, {"order": "random"}),
+    (gaussian, {}),
+    (gaussian, {"blocks": {"x": [[(0, 1), (0, 2)], [(0, 4), *((1, k) for k in range(5))]]}}),
+    (two_fields, {"sweeps_per_draw": 2}),
+    (spiking, {"tau": 1}),
+    (spiking, {"tau": 5}),
+    (spiking, {"tau": 5, "order": "random"}),
+    (spiking, {"tau": 5, "order": "blocks"}),
+    (spiking_through_logp, {"tau": 3}),
+    (spiking_auxiliary, {"tau": 1}),
+    (spiking_auxiliary, {"tau": 4}),
+]
+
+
+@pytest.mark.filterwarnings("ignore::pymc.exceptions.ImputationWarning")
+@pytest.mark.parametrize(("make", "options"), STEPS)
+def test_what_is_right_passes(make, options):
+    with pm.Model():
+        check = check_conditionals(make(**options), n_points=4, random_seed=1)
+    assert check.passed, str(check)
+    assert check.n_compared >= 4
+    assert check.tolerance == 1e-10
+
+
+def found(step, by_more_than=0.01, **options):
+    check = check_conditionals(step, random_seed=1, **options)
+    assert not check
+    assert "FAILED" in str(check)
+    assert check.largest_difference > by_more_than
+    return check
+
+
+def test_a_wrong_coloring_is_found(monkeypatch):
+    """Two units that interact are updated at once: each alone has the right conditional."""
+    ring = scipy.sparse.csr_array(scipy.sparse.diags_array([1.0, 1.0], offsets=[1, 256], shape=(1000, 1000)))
+    J = 0.5 * (ring + ring.T)
+
+    def step():
+        with pm.Model():
+            return pmn.BlockGibbs([pmn.BoltzmannMachine("z", J, np.zeros(1000))])
+
+    assert check_conditionals(step(), n_points=2, random_seed=1)
+    color_units = pairwise.color_units
+
+    def wrong(matrix):
+        colors = color_units(matrix)
+        colors[500] = colors[501]
+        return colors
+
+    monkeypatch.setattr(pairwise, "color_units", wrong)
+    check = found(step(), by_more_than=0.4)
+    assert "z[500]" in check.block or "z[501]" in check.block
+
+
+def test_evidence_that_is_left_out_is_found(monkeypatch):
+    logits = Evidence.logits
+    monkeypatch.setattr(Evidence, "logits", lambda self, point: 0.9 * logits(self, point))
+    with pm.Model():
+        z = pmn.BoltzmannMachine("z", np.zeros((4, 4)), np.full(4, -0.5))
+        pm.Normal("y", z, 1, observed=[1.0, 3.0, 3.0, 1.0])
+        check = found(pmn.BlockGibbs([z]))
+    assert set(check.terms) == {"z", "y"}
+    # The gain is y − 1/2, a tenth of which is missing.
+    assert check.largest_difference == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("make", [auxiliary, layers, real, real_layers, spiking_auxiliary])
+@pytest.mark.filterwarnings("ignore::pymc.exceptions.ImputationWarning")
+def test_a_wrong_parameter_is_found(monkeypatch, make):
+    with pm.Model():
+        step = make(**({"tau": 2} if make is spiking_auxiliary else {}))
+    reader = step._samplers[0]._reader.parameters
+    read = type(reader).read
+    monkeypatch.setattr(type(reader), "read", lambda self, point: (1.1 * read(self, point)[0], *read(self, point)[1:]))
+    step._samplers[0]._is_stale = True
+    step._samplers[0].start = lambda: setattr(step._samplers[0], "_is_stale", True)
+    found(step)
+
+
+@pytest.mark.parametrize("what", ["mean", "covariance"])
+@pytest.mark.filterwarnings("ignore::pymc.exceptions.ImputationWarning")
+def test_a_wrong_gaussian_is_found(monkeypatch, what):
+    if what == "mean":
+        set_mean = _gaussian._Vector.set_mean
+        monkeypatch.setattr(_gaussian._Vector, "set_mean", lambda self, mean: set_mean(self, mean + 0.1))
+    else:
+        prepare = _gaussian.prepare_gaussian
+        monkeypatch.setattr(_gaussian, "prepare_gaussian", lambda precision, blocks: prepare(1.1 * precision, blocks))
+    with pm.Model():
+        found(gaussian())
+
+
+def test_a_wrong_rate_of_spikes_is_found(monkeypatch):
+    firing_probability = _spiking_logp.firing_probability
+    monkeypatch.setattr(_spiking_logp, "firing_probability", lambda u, tau, g: firing_probability(u, 1, g))
+    with pm.Model():
+        check = found(spiking_through_logp(tau=3))
+    assert check.largest_difference == pytest.approx(np.log(3))
+
+
+def test_a_counter_that_goes_astray_is_found(monkeypatch):
+    with pm.Model():
+        step = spiking_through_logp(tau=3)
+    forced_stage = type(step).forced_stage
+
+    def too_short(self, stage, point, bits):
+        new_point, probabilities = forced_stage(self, stage, point, bits)
+        new_point["z__refractory"] = np.minimum(new_point["z__refractory"], 2)
+        return new_point, probabilities
+
+    monkeypatch.setattr(type(step), "forced_stage", too_short)
+    with pytest.raises(ValueError, match="brings a refractory counter of 'z' from"):
+        check_conditionals(step, random_seed=1)
+
+
+def test_what_the_step_excludes_and_the_model_does_not_is_found(monkeypatch):
+    with pm.Model():
+        z = pmn.BoltzmannMachine("z", np.zeros((2, 2)), np.zeros(2))
+        pm.Potential("y", 1.0 * z)
+        step = pmn.BlockGibbs([z])
+        monkeypatch.setattr(Evidence, "logits", lambda self, point: np.array([1.0, -np.inf]))
+        assert found(step).largest_difference == np.inf
+
+
+class Slower(pmn.BlockGibbs):
+    """Runs what is not forced."""
+
+    def step(self, point):
+        return super().step(point)
+
+
+def test_what_cannot_be_forced_is_refused():
+    with pm.Model():
+        z = pmn.BoltzmannMachine("z", couplings(4), np.zeros(4))
+        x = pm.Normal("x")
+        with pytest.raises(TypeError, match="got a CompoundStep"):
+            check_conditionals(CompoundStep([pmn.BlockGibbs([z])]))
+        with pytest.raises(TypeError, match="got Metropolis"):
+            check_conditionals(pm.Metropolis([x]))
+        with pytest.raises(TypeError, match=r"Slower has a step\(\) of its own"):
+            check_conditionals(Slower([z]))
+        with pytest.raises(ValueError, match="in continuous time there are none"):
+            check_conditionals(pmn.NeuralSampling([z], time="continuous"))
+        with pytest.raises(ValueError, match="declare the hidden units with HiddenUnits"):
+            check_conditionals(pmn.NeuralSampling([pmn.BernoulliRBM("v", W, A, B)], order="random"))
+        with pytest.raises(ValueError, match="n_points must be at least 1"):
+            check_conditionals(pmn.BlockGibbs([z]), n_points=0)
+        with pytest.raises(ValueError, match="tolerance must be positive"):
+            check_conditionals(pmn.BlockGibbs([z]), tolerance=0)
+        with pytest.raises(ValueError, match="point must name value variables"):
+            check_conditionals(pmn.BlockGibbs([z]), {"w": 1.0})
+
+
+def test_nothing_to_compare_is_no_success():
+    with pm.Model():
+        z = pmn.BoltzmannMachine("z", np.zeros((2, 2)), np.zeros(2))
+        pm.Poisson("y", z, observed=[3, 1])
+        with pytest.raises(ValueError, match="each unit has one possible value"):
+            check_conditionals(pmn.BlockGibbs([z]), n_points=3)
+
+
+def test_values_of_other_variables_can_be_given():
+    with pm.Model():
+        z = pmn.BoltzmannMachine("z", np.zeros((2, 2)), np.zeros(2))
+        pm.Normal("y", z, pt.switch(pt.gt(pm.Normal("x"), 5), np.nan, 1.0), observed=[1.0, 2.0])
+        assert check_conditionals(pmn.BlockGibbs([z]), random_seed=1)
+        with pytest.raises(ValueError, match="'y' of the model has no probability"):
+            check_conditionals(pmn.BlockGibbs([z]), {"x": 6.0}, random_seed=1)
+
+
+@pytest.mark.slow
+def test_a_field_of_a_hundred_thousand_units():
+    with pm.Model():
+        s = pmn.Ising("s", pmn.lattice((316, 316), periodic=True), np.full((316, 316), 0.1), coupling=0.4)
+        check = check_conditionals(pmn.BlockGibbs([s]), n_points=1, random_seed=1, tolerance=1e-8)
+    assert check, str(check)
