@@ -292,7 +292,7 @@ print(pmn.diagnostics.report(idata))
 # %%
 # Now the rank plot of the energy, and four of the pixels in the usual summary:
 
-az.plot_rank(idata, group="sample_stats", var_names="energy", method="envelope")
+az.plot_rank(idata, group="sample_stats", var_names="network_energy", method="envelope")
 print(az.summary(idata, var_names="v", coords={"pixel": [10, 20, 42, 59]}).to_string())
 
 # %%

@@ -78,7 +78,7 @@ def simulate(size, temperature, starts, draws, tune, sweeps):
     spins = idata["posterior"]["s"]
     magnetization = spins.mean(spins.dims[2:])
     # The sampler statistic is the exponent of p(s), which is the energy times the inverse temperature.
-    energy = idata["sample_stats"]["energy"] * temperature / size**2
+    energy = idata["sample_stats"]["network_energy"] * temperature / size**2
     return magnetization.to_dataset(name="m").assign(energy=energy, size_of_m=np.abs(magnetization))
 
 

@@ -176,7 +176,7 @@ for ax, (name, (method, options)) in zip(axes, runs.items(), strict=True):
         start = time.process_time()
         idata = pm.sample(n_draws, chains=2, step=step, **settings)
         seconds = time.process_time() - start
-    energy = idata.sample_stats["energy"]
+    energy = idata.sample_stats["network_energy"]
     ink = idata.posterior["v"].sum("v_dim_0")
     measured = az.convert_to_dataset({"energy": energy.values, "ink": ink.values.astype(float)})
     ess = az.ess(measured)

@@ -129,7 +129,7 @@ class BlockGibbs(ProgressColumns, BlockedStep):
     -----
     Sampler statistics:
 
-    - ``energy``: of the draw, E(v, h) where the model has hidden units and the free energy F(v) where they are
+    - ``network_energy``: of the draw, E(v, h) where the model has hidden units and the free energy F(v) where they are
       auxiliary, ½ (x − μ)ᵀ Σ⁻¹ (x − μ) of a Gaussian vector, summed over all networks of the step, without evidence;
     - ``flip_rate``: the fraction of the step's two-valued units that changed their value since the last draw; 0 where
       it has none.
@@ -152,9 +152,9 @@ class BlockGibbs(ProgressColumns, BlockedStep):
     """
 
     name = "block_gibbs"
-    progress_columns: ClassVar[dict] = {"energy": ("Energy", "0.2f"), "flip_rate": ("Flip rate", "0.2f")}
+    progress_columns: ClassVar[dict] = {"network_energy": ("Energy", "0.2f"), "flip_rate": ("Flip rate", "0.2f")}
     default_tune_steps = 100
-    stats_dtypes_shapes: ClassVar[dict] = {"energy": (np.float64, []), "flip_rate": (np.float64, [])}
+    stats_dtypes_shapes: ClassVar[dict] = {"network_energy": (np.float64, []), "flip_rate": (np.float64, [])}
     _state_class = BlockGibbsState
 
     def __init__(
@@ -243,7 +243,7 @@ class BlockGibbs(ProgressColumns, BlockedStep):
         if len(turns) > len(self._samplers):
             two_valued = [name for name in self._updated() if self._layers[name].values]
             n_changed = sum(int(np.count_nonzero(new_point[name] != point[name])) for name in two_valued)
-        return new_point, [{"energy": sum(energies.values()), "flip_rate": n_changed / max(self._n_units, 1)}]
+        return new_point, [{"network_energy": sum(energies.values()), "flip_rate": n_changed / max(self._n_units, 1)}]
 
     def _sweep_in_turn(self) -> list[tuple[int, Scan]]:
         """Return which sampler's turn it is, and how many sweeps it makes, in a fixed order."""

@@ -62,7 +62,7 @@ class _GradientStep(ProgressColumns, BlockedStep):
     stats_dtypes_shapes: ClassVar[dict] = {
         "acceptance_rate": (np.float64, []),
         "step_size": (np.float64, []),
-        "energy": (np.float64, []),
+        "network_energy": (np.float64, []),
         "diverging": (bool, []),
     }
 
@@ -161,7 +161,7 @@ class _GradientStep(ProgressColumns, BlockedStep):
         stats = {
             "acceptance_rate": total_acceptance / self.steps_per_draw,
             "step_size": step_size,
-            "energy": -position.logp,
+            "network_energy": -position.logp,
             "diverging": diverging,
         }
         return new_point, [stats]
@@ -271,8 +271,8 @@ class Langevin(_GradientStep):
     Notes
     -----
     Sampler statistics: ``acceptance_rate`` (the probability of acceptance, averaged over the draw's steps),
-    ``step_size`` (η), ``energy`` (−log p of the draw, in the unconstrained space), ``diverging`` (whether a proposal
-    had a log-density or gradient that is not a number, or infinite; such a proposal is rejected).
+    ``step_size`` (η), ``network_energy`` (−log p of the draw, in the unconstrained space), ``diverging`` (whether a
+    proposal had a log-density or gradient that is not a number, or infinite; such a proposal is rejected).
 
     References
     ----------
@@ -415,9 +415,9 @@ class SGLD(_GradientStep):
     Steps are counted from the start of the chain, tuning draws included; these are its burn-in. Expectations are best
     estimated with the draws weighted by their step size (Welling and Teh [1]_, eq. 11), which is recorded.
 
-    Sampler statistics: ``step_size`` (ε of the draw's last step), ``energy`` (−log p of the draw as its minibatch
-    estimates it), ``diverging`` (whether a step led to where log-density or gradient are not finite; it is not made),
-    ``acceptance_rate`` (the fraction of steps that were made).
+    Sampler statistics: ``step_size`` (ε of the draw's last step), ``network_energy`` (−log p of the draw as its
+    minibatch estimates it), ``diverging`` (whether a step led to where log-density or gradient are not finite; it is
+    not made), ``acceptance_rate`` (the fraction of steps that were made).
 
     References
     ----------

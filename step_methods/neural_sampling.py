@@ -157,8 +157,8 @@ class NeuralSampling(ProgressColumns, BlockedStep):
     - ``spikes``: the number of spikes since the last draw, of all neurons of the step, auxiliary ones included;
     - ``rate``: spikes per neuron and refractory period. For absolute refractoriness its mean is the mean of
       z over all neurons;
-    - ``energy``: of the draw; for networks as `BlockGibbs` has it, without evidence; of variables that go through the
-      log-probability minus the sum of all terms of the model that depend on them;
+    - ``network_energy``: of the draw; for networks as `BlockGibbs` has it, without evidence; of variables that go
+      through the log-probability minus the sum of all terms of the model that depend on them;
     - ``spike_raster``: only with ``record_spikes=True``.
 
     Three ways to do this wrong are biased, by up to 0.6 in total variation: to update all neurons at once, as
@@ -181,12 +181,12 @@ class NeuralSampling(ProgressColumns, BlockedStep):
     """
 
     name = "neural_sampling"
-    progress_columns: ClassVar[dict] = {"energy": ("Energy", "0.2f"), "rate": ("Rate", "0.2f")}
+    progress_columns: ClassVar[dict] = {"network_energy": ("Energy", "0.2f"), "rate": ("Rate", "0.2f")}
     default_tune_steps = 100
     stats_dtypes_shapes: ClassVar[dict] = {
         "spikes": (np.int64, []),
         "rate": (np.float64, []),
-        "energy": (np.float64, []),
+        "network_energy": (np.float64, []),
     }
     _state_class = NeuralSamplingState
 
@@ -320,7 +320,7 @@ class NeuralSampling(ProgressColumns, BlockedStep):
         stats: dict[str, Any] = {
             "spikes": recorder.n_spikes,
             "rate": recorder.n_spikes / (self._n_neurons * periods),
-            "energy": sum(energies),
+            "network_energy": sum(energies),
         }
         if self.record_spikes:
             stats["spike_raster"] = self._packed(recorder)

@@ -88,7 +88,7 @@ def report(idata: xr.DataTree, var_names: str | Sequence[str] | None = None) -> 
     ----------
     idata : xarray.DataTree
         With a group ``posterior`` of dims chain and draw, as from ``pm.sample``. The energy is read
-        from ``sample_stats``, where there is one.
+        from the sampler statistic ``network_energy``, where there is one.
     var_names : str or sequence of str, optional
         Variables to report on, all of them by default.
 
@@ -204,9 +204,9 @@ def _ess_energy(idata: xr.DataTree) -> dict[str, float]:
     from arviz_base import dataset_to_dataframe
     from arviz_stats import ess
 
-    if "sample_stats" not in idata.children or "energy" not in idata["sample_stats"]:
+    if "sample_stats" not in idata.children or "network_energy" not in idata["sample_stats"]:
         return {}
-    energy = idata["sample_stats"].to_dataset()[["energy"]]
+    energy = idata["sample_stats"].to_dataset()[["network_energy"]].rename(network_energy="energy")
     table = dataset_to_dataframe(ess(energy).expand_dims("statistic"), sample_dims=["statistic"])
     return {str(label): float(value) for label, value in table.iloc[0].items()}
 

@@ -274,8 +274,8 @@ class EnergyNetwork(nn.Module):
         -------
         DataTree
             Group ``posterior`` with the variable ``x``, dims (chain, draw, x_dim_0, ...), and ``sample_stats`` with
-            ``energy``, E of each draw, and, if adjusted, ``acceptance_rate``, the mean over the steps of a draw. The
-            step size is an attribute of ``sample_stats``.
+            ``network_energy``, E of each draw, and, if adjusted, ``acceptance_rate``, the mean over the steps of a
+            draw. The step size is an attribute of ``sample_stats``.
 
         Raises
         ------
@@ -303,12 +303,12 @@ class EnergyNetwork(nn.Module):
                 if step_size is None:
                     tuner.update(rate.mean().item())
             draws = torch.empty(n_chains, n_draws, *self.shape).to(self.base_mean)
-            stats = {name: torch.zeros(n_chains, n_draws) for name in ("energy", "acceptance_rate")}
+            stats = {name: torch.zeros(n_chains, n_draws) for name in ("network_energy", "acceptance_rate")}
             for draw in range(n_draws):
                 for _ in range(steps_per_draw):
                     stats["acceptance_rate"][:, draw] += chains.advance(tuner.step_size, noise, adjusted=adjusted).cpu()
                 draws[:, draw] = chains.x
-                stats["energy"][:, draw] = (chains.learnt_energy + self.base_energy(chains.x)).cpu()
+                stats["network_energy"][:, draw] = (chains.learnt_energy + self.base_energy(chains.x)).cpu()
         if not torch.isfinite(draws).all():
             raise FloatingPointError(f"chains diverged: lower step_size, {step_size:g}, or set adjusted=True")
         stats["acceptance_rate"] /= steps_per_draw

@@ -46,7 +46,7 @@ def exact_energy(beta: float, side: int = SIDE) -> float:
 
 def deviation(idata: xr.DataTree, beta: float) -> str:
     """How far the mean energy lies from the exact one, in Monte Carlo standard errors."""
-    energy = (idata["sample_stats"]["energy"] / (beta * SIDE**2)).to_dataset(name="energy")
+    energy = (idata["sample_stats"]["network_energy"] / (beta * SIDE**2)).to_dataset(name="energy")
     error = float(az.mcse(energy)["energy"])
     return f"{(float(energy['energy'].mean()) - exact_energy(beta)) / error:+.2f}"
 
@@ -131,7 +131,7 @@ def energy_rows() -> Iterator[dict]:
             start = {"s": np.ones(torus.shape, int)} if value >= 0.44 else None
             options = {"chains": 4, "initvals": start, "block_gibbs": {"sweeps_per_draw": 400}}
             idata = pm.sample(1000, tune=100, **options, **QUIET)
-            energy = (idata["sample_stats"]["energy"] / (value * SIDE**2)).to_dataset(name="energy")
+            energy = (idata["sample_stats"]["network_energy"] / (value * SIDE**2)).to_dataset(name="energy")
             yield {
                 "beta": value,
                 "energy a site": f"{float(energy['energy'].mean()):.6f}",

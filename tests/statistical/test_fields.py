@@ -23,7 +23,7 @@ def energy_of_torus(side, couplings, sweeps, draws):
             start = {"s": np.ones(torus.shape, dtype=int)} if K > CRITICAL - 0.01 else None
             options = {"block_gibbs": {"sweeps_per_draw": sweeps}, "initvals": start, "random_seed": 1}
             idata = pm.sample(draws, tune=draws // 5, chains=4, **options, **QUIET)
-            energy = (idata["sample_stats"]["energy"] / K).to_dataset(name="energy")
+            energy = (idata["sample_stats"]["network_energy"] / K).to_dataset(name="energy")
             exact = -kaufman_log_partition(side, side, K)[1]
             error = float(energy["energy"].mean()) - exact
             yield error / float(az.mcse(energy)["energy"]), float(az.rhat(energy)["energy"])

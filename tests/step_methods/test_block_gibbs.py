@@ -148,7 +148,7 @@ def test_energy_leaves_evidence_out(parameters):
     network = model.compile_logp(vars=[model["v"], model["h"]])
     for _ in range(5):
         point, (stats,) = step.step(point)
-        np.testing.assert_allclose(stats["energy"], -network(point), atol=1e-12)
+        np.testing.assert_allclose(stats["network_energy"], -network(point), atol=1e-12)
 
 
 # ---------------------------------------------------------------------------------- statistics
@@ -163,7 +163,7 @@ def test_energy_is_minus_the_logp_of_the_draw(parameters):
         point = model.initial_point()
         for _ in range(5):
             point, (stats,) = step.step(point)
-            np.testing.assert_allclose(stats["energy"], -logp(point), atol=1e-12)
+            np.testing.assert_allclose(stats["network_energy"], -logp(point), atol=1e-12)
 
 
 def test_flip_rate_counts_the_units_that_changed(parameters):
@@ -313,7 +313,7 @@ def test_sampling_state_round_trip(parameters):
         draws = []
         for _ in range(5):
             point, (stats,) = step.step(point)
-            draws.append([*point["v"], *point["h"], stats["energy"], stats["flip_rate"]])
+            draws.append([*point["v"], *point["h"], stats["network_energy"], stats["flip_rate"]])
         return draws
 
     expected = go_on(step, point)
@@ -377,7 +377,7 @@ def test_compound_with_other_step_methods(parameters):
         step = pm.step_methods.CompoundStep([pmn.BlockGibbs(model.free_RVs[:2]), pm.Metropolis([x])])
     assert isinstance(step, CompoundStep)
     _, stats = step.step(model.initial_point())
-    assert {"energy", "flip_rate"} == set(stats[0])
+    assert {"network_energy", "flip_rate"} == set(stats[0])
 
 
 # ---------------------------------------------------------------------------------- bad input

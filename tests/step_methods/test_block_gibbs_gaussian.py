@@ -250,7 +250,7 @@ def test_energy_is_minus_the_logp_without_its_constant(rng, vector):
     sums = []
     for _ in range(4):
         point, (stats,) = step.step(point)
-        sums.append(stats["energy"] + logp(point))
+        sums.append(stats["network_energy"] + logp(point))
     np.testing.assert_allclose(sums, sums[0], atol=1e-8)
 
 
@@ -265,7 +265,7 @@ def test_the_energy_of_the_example(monkeypatch):
     # Without noise each coordinate goes to its conditional mean, half the other.
     np.testing.assert_allclose(new["x"], [-1.5, -0.75], atol=1e-15)
     energy = new["x"] @ np.linalg.inv(LECTURE) @ new["x"] / 2
-    assert stats == {"energy": pytest.approx(energy, abs=1e-14), "flip_rate": 0.0}
+    assert stats == {"network_energy": pytest.approx(energy, abs=1e-14), "flip_rate": 0.0}
     np.testing.assert_array_equal(point["x"], [3.0, -3.0])
 
 
@@ -310,7 +310,9 @@ def test_a_field_and_a_gaussian_in_one_step(rng):
         assert (np.abs(new["x"] - shift) < 6).all()
         assert stats["flip_rate"] == (new["z"] != point["z"]).mean()
         d = new["x"] - shift
-        np.testing.assert_allclose(stats["energy"], d @ np.linalg.inv(LECTURE) @ d / 2 - field_energy(new), atol=1e-9)
+        np.testing.assert_allclose(
+            stats["network_energy"], d @ np.linalg.inv(LECTURE) @ d / 2 - field_energy(new), atol=1e-9
+        )
         point = new
     with pytest.raises(TypeError, match="'x' is real-valued: its draws cannot be forced"):
         step.forced_step(point, np.zeros(0, np.uint8))

@@ -140,7 +140,7 @@ def test_energy_is_that_of_the_draw(parameters, options, order):
         else:
             W, _, b, sigma = parameters
             expected = energy_of(parameters, v, np.zeros(4)) - np.logaddexp(0, b + (v / sigma**2) @ W).sum()
-        np.testing.assert_allclose(stats["energy"], expected, atol=1e-11)
+        np.testing.assert_allclose(stats["network_energy"], expected, atol=1e-11)
 
 
 def test_energy_leaves_evidence_out(parameters):
@@ -153,7 +153,7 @@ def test_energy_leaves_evidence_out(parameters):
     for _ in range(5):
         point, (stats,) = step.step(point)
         assert point["h"][0] == 0
-        np.testing.assert_allclose(stats["energy"], energy_of(parameters, point["v"], point["h"]), atol=1e-12)
+        np.testing.assert_allclose(stats["network_energy"], energy_of(parameters, point["v"], point["h"]), atol=1e-12)
 
 
 def test_flip_rate_counts_the_two_valued_units(parameters):
@@ -206,7 +206,7 @@ def test_a_layer_that_is_not_picked_stays(parameters, rng):
         new, (stats,) = step.step(point)
         n_changed.add(sum(int((new[name] != point[name]).all()) for name in "uv"))
         energy = sum(energy_of(parameters, new[name], new[f"h_{name}"]) for name in "uv")
-        assert stats == {"energy": pytest.approx(energy, abs=1e-11), "flip_rate": 0.0}
+        assert stats == {"network_energy": pytest.approx(energy, abs=1e-11), "flip_rate": 0.0}
         point = new
     assert n_changed == {1, 2}
 

@@ -256,7 +256,7 @@ def test_energy_is_minus_the_logp_of_the_draw(rng, case, order):
     point = model.initial_point()
     for _ in range(4):
         point, (stats,) = step.step(point)
-        np.testing.assert_allclose(stats["energy"], -logp(point), atol=1e-10)
+        np.testing.assert_allclose(stats["network_energy"], -logp(point), atol=1e-10)
 
 
 def test_mistakes_in_blocks_are_found(rng, monkeypatch):

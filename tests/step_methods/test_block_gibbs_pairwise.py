@@ -122,7 +122,7 @@ def test_energy_is_minus_the_logp_of_the_draw(rng):
         point = model.initial_point()
         for _ in range(3):
             new, (stats,) = step.step(point)
-            np.testing.assert_allclose(stats["energy"], -logp(new), atol=1e-10)
+            np.testing.assert_allclose(stats["network_energy"], -logp(new), atol=1e-10)
             changed = sum((new[name] != point[name]).sum() for name in point)
             assert stats["flip_rate"] == changed / sum(value.size for value in point.values())
             point = new

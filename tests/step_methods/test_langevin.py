@@ -116,7 +116,7 @@ def test_the_accept_step_compares_with_the_acceptance_rate(curved, rng):
     step.rng = ForcedRandomness(noise, rate)
     rejected, [stat] = step.step(start)
     assert np.array_equal(rejected["x"], start["x"])
-    assert stat["energy"] == pytest.approx(-float(curved.compile_logp()(start)))
+    assert stat["network_energy"] == pytest.approx(-float(curved.compile_logp()(start)))
 
 
 # --- long runs -----------------------------------------------------------------------------------------------------
@@ -327,7 +327,7 @@ def test_proposals_without_a_density_are_rejected_and_counted(options):
         idata = pm.sample(500, tune=100, chains=1, step=Langevin(**options), random_seed=1, **ONE_CORE)
     assert (idata["posterior"]["x"] < 1).all()
     assert idata["sample_stats"]["diverging"].sum() > 5
-    assert np.isfinite(idata["sample_stats"]["energy"]).all()
+    assert np.isfinite(idata["sample_stats"]["network_energy"]).all()
 
 
 def test_leaving_the_support_is_a_plain_rejection():

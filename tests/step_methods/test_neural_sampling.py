@@ -196,7 +196,7 @@ def test_sequential_tau_1_is_gibbs_sampling(rng):
         spikes = pm.sample(step=pmn.NeuralSampling([z], tau=1, steps_per_draw=2), **options)
         gibbs = pm.sample(step=pmn.BlockGibbs([z], sweeps_per_draw=2), **options)
     np.testing.assert_array_equal(spikes.posterior["z"], gibbs.posterior["z"])
-    np.testing.assert_allclose(spikes.sample_stats["energy"], gibbs.sample_stats["energy"])
+    np.testing.assert_allclose(spikes.sample_stats["network_energy"], gibbs.sample_stats["network_energy"])
 
 
 # ---------------------------------------------------------------------------------- relative refractory periods
@@ -450,7 +450,7 @@ def test_sampling_state_round_trip(rng):
         draws = []
         for _ in range(5):
             point, (stats,) = step.step(point)
-            draws.append([*point["v"], *point["z"], stats["energy"], stats["spikes"]])
+            draws.append([*point["v"], *point["z"], stats["network_energy"], stats["spikes"]])
         return draws
 
     expected = go_on(step, point)
@@ -654,7 +654,7 @@ def test_energy_is_minus_the_logp(rng):
             step = pmn.NeuralSampling(build(model, rng), tau=2, compile_kwargs=IN_PYTHON)
         logp = model.compile_logp(**IN_PYTHON)
         point, (stats,) = step.step(model.initial_point())
-        np.testing.assert_allclose(stats["energy"], -logp(point), atol=1e-12)
+        np.testing.assert_allclose(stats["network_energy"], -logp(point), atol=1e-12)
 
 
 # ---------------------------------------------------------------------------------- statistics
@@ -670,7 +670,7 @@ def test_energy_of_networks_is_minus_the_logp(small, options):
         point = model.initial_point()
         for _ in range(5):
             point, (stats,) = step.step(point)
-            np.testing.assert_allclose(stats["energy"], -logp(point), atol=1e-12)
+            np.testing.assert_allclose(stats["network_energy"], -logp(point), atol=1e-12)
 
 
 def test_rate_counts_spikes_per_neuron_and_refractory_period(small):

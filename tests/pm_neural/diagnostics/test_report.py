@@ -108,14 +108,14 @@ def test_frozen_network_has_no_activity_either(bits):
 
 def test_ess_of_the_energy(bits, rng):
     energy = rng.normal(size=(4, 200)).cumsum(axis=1)
-    result = report(tree({"v": bits(2)}, {"energy": energy}))
+    result = report(tree({"v": bits(2)}, {"network_energy": energy}))
     assert list(result.ess_energy) == ["energy"]
     assert result.ess_energy["energy"] == float(az.ess(tree({"x": energy}))["x"])
     assert f"ESS of energy: {result.ess_energy['energy']:.0f}" in str(result)
 
 
 def test_energies_of_several_step_methods_are_kept_apart(bits, rng):
-    result = report(tree({"v": bits(2)}, {"energy": rng.normal(size=(4, 200, 2))}))
+    result = report(tree({"v": bits(2)}, {"network_energy": rng.normal(size=(4, 200, 2))}))
     assert list(result.ess_energy) == ["energy[0]", "energy[1]"]
 
 

@@ -207,7 +207,7 @@ def test_sample_gives_a_datatree_of_the_right_density():
     assert (np.abs(ratio - 1) < 4 * (2 / 4000) ** 0.5).all()
     stats = tree["sample_stats"]
     energy = network(torch.as_tensor(x.to_numpy().reshape(-1, 2, 2))).detach().numpy().reshape(4000, 3)
-    np.testing.assert_allclose(stats["energy"], energy, rtol=1e-5)
+    np.testing.assert_allclose(stats["network_energy"], energy, rtol=1e-5)
     assert abs(float(stats["acceptance_rate"].mean()) - 0.57) < 0.05
     az.summary(tree["posterior"]["x"].isel(chain=slice(4)).to_dataset(), kind="stats")
 
@@ -299,7 +299,7 @@ def test_diagnostics_of_rbms_point_to_the_network_s_own_methods(make_mlp):
 
 def test_unadjusted_draws_have_no_acceptance_rate(make_mlp):
     tree = EnergyNetwork(make_mlp(), 2).sample(3, 4, step_size=0.01, adjusted=False, burn_in=5)
-    assert set(tree["sample_stats"]) == {"energy"}
+    assert set(tree["sample_stats"]) == {"network_energy"}
     assert tree["sample_stats"].attrs["step_size"] == 0.01
 
 
