@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+from pymc.blocking import PointType
 from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigvalsh
 
 from step_methods._blocks import numbers_of_blocks, places_of
@@ -148,6 +149,17 @@ class GaussianSampler:
         """Forget, at the start of a chain, what may have changed since the last one."""
         if not self._reader.constant:
             self._vectors = []
+
+    def logits_at(self, point: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return nothing: real units take no evidence."""
+        return {}
+
+    def disperse(self, point: PointType, by_default: set[str], rng: np.random.Generator) -> None:
+        """Leave the start as it is: the law has one mode, which chains find."""
+
+    def look(self, point: Mapping[str, np.ndarray]) -> tuple[bool, bool]:
+        """Say that the units can change: real ones always do."""
+        return False, False
 
     def read(self, point: Mapping[str, np.ndarray]) -> None:
         """Read the parameters and, where they were forgotten, the clamped units."""

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 
 import numpy as np
+from pymc.blocking import PointType
 
+from step_methods._chain_start import disperse_units
 from step_methods._restricted import NO_UNITS, Decisions, Machine, Numbers, Scan, Units, lay_out
 from step_methods.evidence import Evidence
 from step_methods.kernels import gaussian_rbm
@@ -105,6 +107,41 @@ class GaussianRestrictedSampler:
         if self._evidence is not None or not self._reader.constant:
             self._is_stale = True
 
+    def logits_at(self, point: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the evidence on the hidden units at a point, by the name of their variable; empty if there is none."""
+        return {} if self._evidence is None else {self._hidden or "": self._evidence.logits(point)}
+
+    def disperse(self, point: PointType, by_default: set[str], rng: np.random.Generator) -> None:
+        """Give the chain a start of its own, in place, where PyMC's default is what it starts from.
+
+        Coins are tossed for hidden units, auxiliary ones too, and the visible ones drawn given them.
+        """
+        self.read(point)
+        if self._updates_hidden and self._hidden is not None:
+            disperse_units(
+                point,
+                self._hidden,
+                (0, 1),
+                self.logits_at(point).get(self._hidden),
+                by_default=self._hidden in by_default,
+                rng=rng,
+                terms=self._reader.terms[self._hidden],
+            )
+        if self._visible not in by_default:
+            return
+        start = point[self._visible].copy()
+        for machine, (W, a, b, sigma), _ in self._reduced():
+            if self._reader.hidden is None:
+                h = rng.integers(0, 2, b.size)
+            else:
+                h = point[self._hidden].ravel()[machine.hidden] if self._hidden else NO_UNITS
+            start.reshape(-1)[machine.visible] = a + W @ h + sigma * rng.standard_normal(a.size)
+        point[self._visible] = start
+
+    def look(self, point: Mapping[str, np.ndarray]) -> tuple[bool, bool]:
+        """Say that the units can change: real ones always do, and hidden ones move with them."""
+        return False, False
+
     def read(self, point: Mapping[str, np.ndarray]) -> None:
         """Read parameters and evidence and, where they were forgotten, the clamped units.
 
@@ -121,15 +158,9 @@ class GaussianRestrictedSampler:
         if self._is_stale:
             self._lay_out()
             self._is_stale = False
-        logits = None if self._evidence is None else self._evidence.logits(point)
-        W, a, b, sigma = self._parameters
-        batch = tuple(i + 1 for i in self._machines[-1].index)
-        W = np.broadcast_to(W, (*batch, *W.shape[-2:]))
-        a, b, sigma = (np.broadcast_to(x, (*batch, x.shape[-1])) for x in (a, b, sigma))
+        logits = self.logits_at(point).get(self._hidden or "")
         fresh = not self._prepared
-        for i, machine in enumerate(self._machines):
-            at = machine.index
-            own, constant = _reduce(machine, W[at], a[at], b[at], sigma[at])
+        for i, (machine, own, constant) in enumerate(self._reduced()):
             own_logits = 0.0 if logits is None else logits[machine.hidden]
             if fresh:
                 self._prepared.append(prepare(*own, own_logits))
@@ -137,6 +168,16 @@ class GaussianRestrictedSampler:
             else:
                 refill(self._prepared[i], *own, own_logits)
                 self._constant_energies[i] = constant
+
+    def _reduced(self) -> Iterator[tuple[Machine, _Parameters, float]]:
+        """Yield the machines with the parameters of their free units, and the energy that no free unit enters."""
+        W, a, b, sigma = self._parameters
+        batch = tuple(i + 1 for i in self._machines[-1].index)
+        W = np.broadcast_to(W, (*batch, *W.shape[-2:]))
+        a, b, sigma = (np.broadcast_to(x, (*batch, x.shape[-1])) for x in (a, b, sigma))
+        for machine in self._machines:
+            at = machine.index
+            yield machine, *_reduce(machine, W[at], a[at], b[at], sigma[at])
 
     def _lay_out(self) -> None:
         W, a, b, sigma = self._parameters

@@ -8,9 +8,12 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+from pymc.blocking import PointType
 from scipy.sparse import csr_array
 
 from step_methods._blocks import check_independent, numbers_of_blocks, places_of
+from step_methods._chain_start import disperse_units
+from step_methods._freeze import certainty, look_at_units
 from step_methods._restricted import Decisions, Numbers, Scan, Units
 from step_methods.evidence import Evidence
 from step_methods.kernels.pairwise import (
@@ -107,6 +110,9 @@ class PairwiseSampler:
         If units of a block interact.
     """
 
+    # Logits must be beyond it, in addition, for a unit to be certain: spiking neurons fire less often than they are on.
+    _log_tau = 0.0
+
     def __init__(
         self,
         reader: NetworkReader,
@@ -121,6 +127,7 @@ class PairwiseSampler:
         self._evidence = evidence.get(self._name)
         self._ndim = network.ndim
         self._batch: tuple[int, ...] = ()
+        self._values = network.values
         self._low = network.values[0]
         self._are_spins = self._low == -1
         self._row_sums = np.asarray(network.couplings.sum(axis=1)).ravel()
@@ -152,6 +159,34 @@ class PairwiseSampler:
             self._evidence.start()
         if self._evidence is not None or not self._reader.constant:
             self._is_stale = True
+
+    def logits_at(self, point: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the evidence on the units at a point, by the name of their variable; empty if there is none."""
+        return {} if self._evidence is None else {self._name: self._evidence.logits(point)}
+
+    def disperse(self, point: PointType, by_default: set[str], rng: np.random.Generator) -> None:
+        """Give the chain a start of its own, in place, if PyMC's default is what it starts from."""
+        disperse_units(
+            point,
+            self._name,
+            self._values,
+            self.logits_at(point).get(self._name),
+            by_default=self._name in by_default,
+            rng=rng,
+            terms=self._reader.terms[self._name],
+        )
+
+    def look(self, point: Mapping[str, np.ndarray]) -> tuple[bool, bool]:
+        """See `step_methods._freeze.look_at_units`."""
+        self.read(point)
+        looks = []
+        for field in self._fields:
+            couplings = self._couplings if field.free.all() else self._couplings[field.free][:, field.free]
+            bits = self._to_bits(point[self._name].ravel()[field.places]).astype(bool)
+            all_units, none = np.ones(bits.size, bool), np.zeros(bits.size, bool)
+            bound = certainty(self._couplings.dtype) + self._log_tau
+            looks.append(look_at_units(couplings, field.coupling, field.biases, bits, all_units, none, bound))
+        return all(certain for certain, _ in looks), any(free for _, free in looks)
 
     def read(self, point: Mapping[str, np.ndarray]) -> None:
         """Read parameters and evidence and, where they were forgotten, the clamped units."""

@@ -8,9 +8,12 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
+from pymc.blocking import PointType
 from scipy.sparse import csr_array
 
 from step_methods._blocks import numbers_of_blocks, places_of
+from step_methods._chain_start import disperse_units
+from step_methods._freeze import TwoLayers, certainty, look_at_units
 from step_methods.evidence import Evidence
 from step_methods.kernels import chain
 from step_methods.kernels.pairwise import (
@@ -231,6 +234,9 @@ class RestrictedSampler:
         Names of the value variables that a draw depends on, and of those that it draws.
     """
 
+    # Logits must be beyond it, in addition, for a unit to be certain: spiking neurons fire less often than they are on.
+    _log_tau = 0.0
+
     def __init__(
         self,
         reader: NetworkReader,
@@ -291,6 +297,45 @@ class RestrictedSampler:
         if self._evidence or not self._reader.constant:
             self._is_stale = True
 
+    def logits_at(self, point: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the evidence on the units at a point, by the names of the variables that it is about."""
+        return {name: evidence.logits(point) for name, evidence in self._evidence.items()}
+
+    def disperse(self, point: PointType, by_default: set[str], rng: np.random.Generator) -> None:
+        """Give the chain a start of its own, in place, where PyMC's default is what it starts from."""
+        logits = self.logits_at(point)
+        for name in self.updated:
+            disperse_units(
+                point,
+                name,
+                (0, 1),
+                logits.get(name),
+                by_default=name in by_default,
+                rng=rng,
+                terms=self._reader.terms[name],
+            )
+
+    def look(self, point: Mapping[str, np.ndarray]) -> tuple[bool, bool]:
+        """See `step_methods._freeze.look_at_units`."""
+        self.read(point)
+        v, h = (
+            NO_UNITS if name is None else point[name].ravel().astype(bool) for name in (self._visible, self._hidden)
+        )
+        looks = []
+        for machine in self._machines:
+            W, a, b = machine.parameters
+            is_hidden = np.repeat([False, True], [a.size, b.size])
+            auxiliary = is_hidden & (self._reader.hidden is None)
+            ones = np.zeros(is_hidden.size, bool)
+            ones[~is_hidden] = v[machine.visible]
+            if self._hidden is not None:
+                ones[is_hidden] = h[machine.hidden]
+            decided = np.where(is_hidden, self._updates_hidden, self._updates_visible) | auxiliary
+            biases = np.concatenate([a, b])
+            bound = certainty(W.dtype) + self._log_tau
+            looks.append(look_at_units(TwoLayers(W), 1.0, biases, ones, decided, auxiliary, bound))
+        return all(certain for certain, _ in looks), any(free for _, free in looks)
+
     def read(self, point: Mapping[str, np.ndarray]) -> None:
         """Read parameters and evidence and, where they were forgotten, the clamped units."""
         if not (self._is_stale or self.changes):
@@ -304,7 +349,7 @@ class RestrictedSampler:
                 self._scratch = np.zeros(self._parameters[0].shape[-1], np.int64)
             if self._blocks:
                 self._lay_out_blocks(self._parameters[0].dtype)
-        logits = {name: evidence.logits(point) for name, evidence in self._evidence.items()}
+        logits = self.logits_at(point)
         _set_parameters(
             self._machines,
             *self._parameters,

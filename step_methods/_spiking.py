@@ -201,6 +201,7 @@ class SpikingPairwise(_Spiking, PairwiseSampler):
         first_number: Mapping[str, int],
     ):
         self.dynamics = dynamics
+        self._log_tau = float(np.log(dynamics.tau))
         self._first_number = first_number
         self.populations = []
         self.counters = []
@@ -297,6 +298,7 @@ class SpikingRestricted(_Spiking, RestrictedSampler):
         first_auxiliary: int,
     ):
         self.dynamics = dynamics
+        self._log_tau = float(np.log(dynamics.tau))
         self._first_number = first_number
         self._first_auxiliary = first_auxiliary
         self.populations = []

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytensor.tensor as pt
+from pymc.blocking import PointType
 from pymc.logprob.utils import local_check_parameter_to_ninf_switch, local_remove_check_parameter
 from pymc.model import Model
 from pymc.pytensorf import compile as compile_pymc
@@ -17,6 +18,8 @@ from pytensor.graph.replace import graph_replace, vectorize_graph
 from pytensor.graph.rewriting.basic import in2out
 from pytensor.graph.traversal import ancestors
 
+from step_methods._chain_start import check_agrees
+from step_methods._freeze import certainty
 from step_methods._refractory import Chance, Decisions, Dynamics, Forced, firing_probability, renew
 from step_methods._restricted import Units
 from step_methods._spiking import Recorder
@@ -189,8 +192,10 @@ class SpikingLogp:
             str(value.name): _Gains(model, value, values, terms[value], point, dynamics.tau, compile_kwargs)
             for value, values in units.items()
         }
-        logp = pt.add(*(term.sum() for term in model.logp(vars=list(self.terms), sum=False)))
+        elements = model.logp(vars=list(self.terms), sum=False)
+        logp = pt.add(*(term.sum() for term in elements))
         inputs = [var for var in model.value_vars if var in set(ancestors([logp]))]
+        self._elements = inputs, elements
         self._logp = _compiled(inputs, [logp], dict(compile_kwargs or {}))
         self._logp_inputs = [str(var.name) for var in inputs]
         self.conditioned_on = list(
@@ -229,6 +234,74 @@ class SpikingLogp:
     def start(self) -> None:
         """Forget, at the start of a chain, the state of the last one."""
         self.counters = np.empty(0)
+
+    def logits_at(self, point: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return nothing: evidence is not told apart from the rest."""
+        return {}
+
+    def disperse(self, point: PointType, by_default: set[str], rng: np.random.Generator) -> None:
+        """Give the chain a start of its own, in place, where PyMC's default is what it starts from.
+
+        Unit after unit, in random order, a coin is tossed where the log-probability of both values is finite, the
+        others being as they are. So a state that the model gives a probability leads to another one.
+
+        Raises
+        ------
+        ValueError
+            If a start that a user gave has a unit at a value that the model excludes.
+        """
+        self.read(point)
+        for k in rng.permutation(self.n_neurons).tolist():
+            name, unit = self._neurons[k]
+            is_on = bool(self._point[name].reshape(-1)[unit] == self._values[name][1])
+            u = self._gains[name].of_one(self._point, unit)
+            if name in by_default and not np.isnan(u):
+                goes_on = bool(rng.integers(2)) if np.isfinite(u) else u > 0
+                if goes_on != is_on:
+                    self._switch(k, goes_on)
+            elif np.isinf(u) and (u > 0) != is_on:
+                logits = np.zeros(self._point[name].size)
+                logits[unit] = u
+                check_agrees(self._point[name], name, self._values[name], logits, list(self.terms))
+        point.update({name: self._point[name].copy() for name in by_default.intersection(self.updated)})
+
+    def look(self, point: Mapping[str, np.ndarray]) -> tuple[bool, bool]:
+        """Return whether every unit is certain to keep its value, and whether the others are what makes some so."""
+        self.read(point)
+        bound = certainty(np.dtype(np.float64)) + np.log(self.dynamics.tau)
+        for k, (name, unit) in enumerate(self._neurons):
+            u = self._logit(k)
+            if not (u > bound if self._point[name].reshape(-1)[unit] == self._values[name][1] else u < -bound):
+                return False, False
+        return True, bool((self._own_losses() < bound).any())
+
+    def _own_losses(self) -> np.ndarray:
+        """Return what the log-probability loses if a unit changes, by the elements of terms that change with no other.
+
+        An element that several units change, one at a time, ties them together. What is lost in the others, such as a
+        likelihood of one observation for each unit, speaks for the unit's value whatever the others are.
+        """
+        function = compile_pymc(*self._elements, mode="FAST_COMPILE", on_unused_input="ignore")
+        at_point = self._evaluate(function)
+        n_changing = np.zeros(at_point.size, np.int64)
+        for k in range(self.n_neurons):
+            n_changing += self._evaluate(function, k) != at_point
+        losses = np.empty(self.n_neurons)
+        for k in range(self.n_neurons):
+            changed = self._evaluate(function, k)
+            own = (changed != at_point) & (n_changing == 1)
+            losses[k] = (at_point - changed)[own].sum()
+        return losses
+
+    def _evaluate(self, function: Callable, flipped: int | None = None) -> np.ndarray:
+        point = self._point
+        if flipped is not None:
+            name, unit = self._neurons[flipped]
+            value = point[name].copy()
+            value.reshape(-1)[unit] = sum(self._values[name]) - value.reshape(-1)[unit]
+            point = {**point, name: value}
+        terms = function(*(point[name] for name in self._logp_inputs))
+        return np.concatenate([np.ravel(term) for term in terms])
 
     def read(self, point: Mapping[str, np.ndarray]) -> None:
         """Take the values of all variables that the logits depend on."""
@@ -350,7 +423,7 @@ class SpikingLogp:
         if np.isnan(u):
             raise ValueError(
                 f"the model gives neither value of unit {unit} of {name!r} a probability, or one that is not a number, "
-                "given the other units"
+                "given the other units. pmn.find_start(model) looks for a start that it gives one"
             )
         return u
 

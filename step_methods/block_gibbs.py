@@ -15,6 +15,7 @@ from pymc.util import RandomGenerator, get_random_generator, get_value_vars_from
 from pytensor.graph.basic import Variable
 
 from step_methods._blocks import Blocks, blocks_by_name, parse_blocks
+from step_methods._chain_start import DefaultStarts, OwnStarts
 from step_methods._gaussian import GaussianSampler
 from step_methods._gaussian_restricted import GaussianRestrictedSampler
 from step_methods._pairwise import PairwiseSampler
@@ -42,12 +43,15 @@ type _Sampler = RestrictedSampler | GaussianRestrictedSampler | PairwiseSampler 
 
 @dataclass_state
 class BlockGibbsState(StepMethodState):
-    """What the step carries from draw to draw: its stream of random numbers."""
+    """What the step carries from draw to draw: its stream of random numbers, and how its chain has started."""
 
     stream: np.ndarray
+    start_hash: int | None
+    n_draws: int
+    next_look: int
 
 
-class BlockGibbs(ProgressColumns, BlockedStep):
+class BlockGibbs(ProgressColumns, OwnStarts, BlockedStep):
     r"""Block Gibbs sampling of restricted Boltzmann machines, Boltzmann machines, Ising fields and Gaussian vectors.
 
     Units that do not interact are independent given the others, so they are drawn together from their exact
@@ -71,6 +75,11 @@ class BlockGibbs(ProgressColumns, BlockedStep):
     It is chosen by a bare ``pm.sample()`` for `BernoulliRBM`, `GaussianRBM`, `HiddenUnits`, `BoltzmannMachine` and
     `Ising`; options then go through ``pm.sample(block_gibbs={"sweeps_per_draw": 10})``. ``pm.MvNormal`` is left to NUTS
     unless you ask: ``pm.sample(step=pmn.BlockGibbs([x]))``.
+
+    Each chain starts from a state of its own, made in its first draw: fair coins for two-valued units, restricted to
+    what evidence allows, and for the real units of a `GaussianRBM` a draw given coins for the hidden ones. A
+    ``pm.MvNormal`` keeps its start, and so does every variable that was given one, by `initvals` (other than PyMC's
+    default) or `initval`.
 
     Parameters
     ----------
@@ -105,7 +114,7 @@ class BlockGibbs(ProgressColumns, BlockedStep):
     rng : int, Generator or None
         Seed; ``pm.sample`` sets each chain's own.
     initial_point : dict, optional
-        A point of the model, to read shapes from.
+        The point that ``pm.sample`` starts from; shapes are read from it.
     compile_kwargs : dict, optional
         For parameters that depend on other variables; they are compiled and read at each step. Constant parameters
         are read once, shared data (``pm.Data``) at the start of each chain.
@@ -121,7 +130,8 @@ class BlockGibbs(ProgressColumns, BlockedStep):
         variable is not a layer of a network or not in the model; if it has no free units; if an element of
         another term of the model depends on several units, if the term excludes both values of a unit, sees a
         minibatch or joins the two layers of one network; if parameters are random and the network is not normalized;
-        if the start value is not one of the units' two values, or not finite; if a standard deviation is not positive,
+        if the start value is not one of the units' two values, or not finite; if it contradicts evidence, and was given
+        or would be met by another step method first; if a standard deviation is not positive,
         or a covariance not symmetric and positive definite; if another term of the model depends on real units; if
         `blocks` are of a `GaussianRBM` or its hidden units.
 
@@ -132,7 +142,9 @@ class BlockGibbs(ProgressColumns, BlockedStep):
     - ``network_energy``: of the draw, E(v, h) where the model has hidden units and the free energy F(v) where they are
       auxiliary, ½ (x − μ)ᵀ Σ⁻¹ (x − μ) of a Gaussian vector, summed over all networks of the step, without evidence;
     - ``flip_rate``: the fraction of the step's two-valued units that changed their value since the last draw; 0 where
-      it has none.
+      it has none;
+    - ``start_hash``: of the state of the step's variables that the chain started in, the same in all its draws;
+    - ``warning``: said once if no unit can change alone, given the others. PyMC logs it and takes it out of the result.
 
     References
     ----------
@@ -154,7 +166,11 @@ class BlockGibbs(ProgressColumns, BlockedStep):
     name = "block_gibbs"
     progress_columns: ClassVar[dict] = {"network_energy": ("Energy", "0.2f"), "flip_rate": ("Flip rate", "0.2f")}
     default_tune_steps = 100
-    stats_dtypes_shapes: ClassVar[dict] = {"network_energy": (np.float64, []), "flip_rate": (np.float64, [])}
+    stats_dtypes_shapes: ClassVar[dict] = {
+        "network_energy": (np.float64, []),
+        "flip_rate": (np.float64, []),
+        **OwnStarts.start_stats,
+    }
     _state_class = BlockGibbsState
 
     def __init__(
@@ -179,6 +195,7 @@ class BlockGibbs(ProgressColumns, BlockedStep):
         free = [free_variable(model, var) for var in vars]
         self.vars = get_value_vars_from_user_vars(list(dict.fromkeys(free)), model)
         self.blocked = blocked
+        is_start = initial_point is not None
         if initial_point is None:
             initial_point = model.initial_point()
 
@@ -186,6 +203,7 @@ class BlockGibbs(ProgressColumns, BlockedStep):
         updated = {value.name: value for value in self.vars}
         readers = read_networks(model, rvs, initial_point, compile_kwargs)
         self._layers = {name: layer for reader in readers for name, layer in reader.free_layers.items()}
+        self._values = {name: layer.values for name, layer in self._layers.items() if layer.values}
         self._check_values(initial_point)
         own_blocks = self._read_blocks(blocks)
         evidence = {
@@ -196,7 +214,7 @@ class BlockGibbs(ProgressColumns, BlockedStep):
             for name, terms in reader.terms.items()
             if terms
         }
-        self._samplers = [
+        self._samplers: list[_Sampler] = [
             _sampler(reader, set(updated), evidence, own_blocks, self.stages_in_random_order) for reader in readers
         ]
         # Networks that a term joins are updated in turn within every sweep, otherwise one after the other.
@@ -204,6 +222,9 @@ class BlockGibbs(ProgressColumns, BlockedStep):
         self._fixed_turns = self._sweep_in_turn()
         for sampler in self._samplers:
             sampler.read(initial_point)
+        self._defaults = DefaultStarts(model, self.vars, initial_point)
+        if is_start:
+            self._check_start(model, initial_point, readers)
         self._n_units = sum(sampler.n_units for sampler in self._samplers)
         self._first_block = np.cumsum([0, *(sampler.n_blocks for sampler in self._samplers)])
         self._decisions: Decisions | None = None
@@ -220,14 +241,13 @@ class BlockGibbs(ProgressColumns, BlockedStep):
     def _start(self, rng: np.random.Generator) -> None:
         self.rng = rng
         self.stream = seed_stream(rng)
-        self._start_is_checked = False
+        self._forget_start()
         self._read_at: dict[int, bytes] = {}
 
     def step(self, point: PointType) -> tuple[PointType, StatsType]:
         """Draw all units of the step's variables once."""
-        if not self._start_is_checked:
-            self._check_values(point)
-            self._start_is_checked = True
+        if self.start_hash is None:
+            point = self.begin(point)
         self._read_at.clear()
         new_point = point.copy()
         turns = self._fixed_turns if self.order == "fixed" else self._random_turns(self._draw_picks())
@@ -243,7 +263,14 @@ class BlockGibbs(ProgressColumns, BlockedStep):
         if len(turns) > len(self._samplers):
             two_valued = [name for name in self._updated() if self._layers[name].values]
             n_changed = sum(int(np.count_nonzero(new_point[name] != point[name])) for name in two_valued)
-        return new_point, [{"network_energy": sum(energies.values()), "flip_rate": n_changed / max(self._n_units, 1)}]
+        self.n_draws += 1
+        stats = {
+            "network_energy": sum(energies.values()),
+            "flip_rate": n_changed / max(self._n_units, 1),
+            "start_hash": self.start_hash,
+            "warning": self._look(point, new_point) if self.n_draws == self.next_look else None,
+        }
+        return new_point, [stats]
 
     def _sweep_in_turn(self) -> list[tuple[int, Scan]]:
         """Return which sampler's turn it is, and how many sweeps it makes, in a fixed order."""

@@ -17,6 +17,7 @@ from pymc.util import RandomGenerator, get_random_generator, get_value_vars_from
 from pytensor.graph.basic import Variable
 from pytensor.tensor.random.basic import BernoulliRV
 
+from step_methods._chain_start import DefaultStarts, OwnStarts
 from step_methods._progress import ProgressColumns
 from step_methods._refractory import Chance, Dynamics, Forced, Order, RefractoryFunction, refractory_function
 from step_methods._restricted import Units
@@ -47,13 +48,16 @@ _COUNTERS = "{}__refractory"
 
 @dataclass_state
 class NeuralSamplingState(StepMethodState):
-    """What the step carries from draw to draw: its stream of random numbers, and the state of its neurons."""
+    """What the step carries from draw to draw: random numbers, the state of its neurons, how its chain has started."""
 
     stream: np.ndarray
     neurons: list[Any]
+    start_hash: int | None
+    n_draws: int
+    next_look: int
 
 
-class NeuralSampling(ProgressColumns, BlockedStep):
+class NeuralSampling(ProgressColumns, OwnStarts, BlockedStep):
     r"""Sample networks of binary units, and any binary model, by the dynamics of spiking neurons.
 
     Each unit is a neuron. A spike switches it on for a refractory period of `tau` steps, and its logit, the membrane
@@ -69,6 +73,10 @@ class NeuralSampling(ProgressColumns, BlockedStep):
     ``pmn.diagnostics.certify`` proves it on small models. Unlike Gibbs sampling the chain is not reversible, and it
     takes more sweeps to forget its state: use it to study sampling with spikes, or with ``tau=1``, which is Gibbs
     sampling, for models that `BlockGibbs` does not take.
+
+    Each chain starts from a state of its own, made in its first draw: a fair coin for each unit, restricted to what
+    evidence allows or, through the log-probability, tossed in random order wherever both values of a unit are possible.
+    A variable that was given a start, by `initvals` (other than PyMC's default) or `initval`, keeps it.
 
     The refractory counters are kept between draws. Where another step method changes a unit, its counter is drawn
     anew from its stationary law.
@@ -123,7 +131,7 @@ class NeuralSampling(ProgressColumns, BlockedStep):
     rng : int, Generator or None
         Seed; ``pm.sample`` sets each chain's own.
     initial_point : dict, optional
-        A point of the model, to read shapes from.
+        The point that ``pm.sample`` starts from; shapes are read from it.
     compile_kwargs : dict, optional
         For log-probabilities, and parameters that depend on other variables.
     blocked : bool
@@ -137,7 +145,7 @@ class NeuralSampling(ProgressColumns, BlockedStep):
         If an option has an unknown value, or does not go with another; if a variable is neither a layer of a network
         nor ``pm.Bernoulli`` nor a binary `Energy`, is real, or is not in the model; if it has no free units; if a
         term sees a minibatch; if parameters are random and the network is not normalized; if a start value is not one
-        of the units' two values.
+        of the units' two values, or contradicts evidence and was given or would be met by another step method first.
 
     Attributes
     ----------
@@ -159,6 +167,8 @@ class NeuralSampling(ProgressColumns, BlockedStep):
       z over all neurons;
     - ``network_energy``: of the draw; for networks as `BlockGibbs` has it, without evidence; of variables that go
       through the log-probability minus the sum of all terms of the model that depend on them;
+    - ``start_hash``: of the state of the step's variables that the chain started in, the same in all its draws;
+    - ``warning``: said once if no unit can change alone, given the others. PyMC logs it and takes it out of the result;
     - ``spike_raster``: only with ``record_spikes=True``.
 
     Three ways to do this wrong are biased, by up to 0.6 in total variation: to update all neurons at once, as
@@ -187,6 +197,7 @@ class NeuralSampling(ProgressColumns, BlockedStep):
         "spikes": (np.int64, []),
         "rate": (np.float64, []),
         "network_energy": (np.float64, []),
+        **OwnStarts.start_stats,
     }
     _state_class = NeuralSamplingState
 
@@ -222,12 +233,18 @@ class NeuralSampling(ProgressColumns, BlockedStep):
         free = [free_variable(model, var) for var in vars]
         self.vars = get_value_vars_from_user_vars(list(dict.fromkeys(free)), model)
         self.blocked = blocked
+        is_start = initial_point is not None
         if initial_point is None:
             initial_point = model.initial_point()
-        self._build(model, initial_point, compile_kwargs)
+        readers = self._build(model, initial_point, compile_kwargs)
+        self._defaults = DefaultStarts(model, self.vars, initial_point)
+        if is_start:
+            self._check_start(model, initial_point, readers)
         self._start(get_random_generator(rng))
 
-    def _build(self, model: Model, initial_point: PointType, compile_kwargs: dict[str, Any] | None) -> None:
+    def _build(
+        self, model: Model, initial_point: PointType, compile_kwargs: dict[str, Any] | None
+    ) -> list[NetworkReader]:
         rvs = [model.values_to_rvs[value] for value in self.vars]
         readers = read_networks(model, [rv for rv in rvs if is_layer(rv)], initial_point, compile_kwargs)
         layers = {name: layer for reader in readers for name, layer in reader.free_layers.items()}
@@ -276,8 +293,9 @@ class NeuralSampling(ProgressColumns, BlockedStep):
             self._terms.append(through_logp.terms)
         self._n_neurons = sum(sampler.n_neurons for sampler in self._samplers)
         # Networks that a term joins are updated in turn, for at most one step or refractory period each.
-        joined = sum(map(len, self._terms)) > len(set().union(*self._terms))
-        self._n_rounds = math.ceil(self.steps_per_draw) if joined else 1
+        self._joined = sum(map(len, self._terms)) > len(set().union(*self._terms))
+        self._n_rounds = math.ceil(self.steps_per_draw) if self._joined else 1
+        return readers
 
     def setup_chain(self, rng: RandomGenerator, tune: int, draws: int) -> None:
         """Seed the chain's stream, forget the state of the neurons and read shared data anew."""
@@ -290,7 +308,7 @@ class NeuralSampling(ProgressColumns, BlockedStep):
     def _start(self, rng: np.random.Generator) -> None:
         self.rng = rng
         self.stream = seed_stream(rng)
-        self._start_is_checked = False
+        self._forget_start()
 
     @property
     def neurons(self) -> list[Any]:
@@ -304,9 +322,8 @@ class NeuralSampling(ProgressColumns, BlockedStep):
 
     def step(self, point: PointType) -> tuple[PointType, StatsType]:
         """Let the neurons spike until the next draw."""
-        if not self._start_is_checked:
-            self._check_values(point)
-            self._start_is_checked = True
+        if self.start_hash is None:
+            point = self.begin(point)
         new_point = point.copy()
         recorder = Recorder(self.record_spikes)
         source = Chance(self.rng)
@@ -316,11 +333,14 @@ class NeuralSampling(ProgressColumns, BlockedStep):
             recorder.start = round_ * duration if self.dynamics.continuous else round_ * int(duration)
             for i, sampler, old, new in self._each_sampler(new_point):
                 energies[i] = sampler.spike(old, new, duration, self.stream, source, recorder)
+        self.n_draws += 1
         periods = self.steps_per_draw * self.dynamics.periods_per_step
         stats: dict[str, Any] = {
             "spikes": recorder.n_spikes,
             "rate": recorder.n_spikes / (self._n_neurons * periods),
             "network_energy": sum(energies),
+            "start_hash": self.start_hash,
+            "warning": self._look(point, new_point) if self.n_draws == self.next_look else None,
         }
         if self.record_spikes:
             stats["spike_raster"] = self._packed(recorder)

@@ -287,7 +287,7 @@ def _start(rv, coupling, biases):
         logits = 2 * biases
     thresholds = logit(_scattered(op.couplings.n_units)).reshape(op.event_shape).astype(biases.dtype)
     start = pt.switch(logits > thresholds, high, low)
-    return pt.broadcast_to(start, rv.shape)
+    return start if start.type.shape == rv.type.shape == op.event_shape else pt.broadcast_to(start, rv.shape)
 
 
 def _scattered(n: int) -> np.ndarray:

@@ -170,7 +170,7 @@ def test_flip_rate_counts_the_units_that_changed(parameters):
     model = model_with(parameters, v_observed=CLAMPED_V)
     with model:
         step = pmn.BlockGibbs(model.free_RVs)
-    point = model.initial_point()
+    point, _ = step.step(model.initial_point())
     for _ in range(20):
         new, (stats,) = step.step(point)
         changed = sum((new[name] != point[name]).sum() for name in point)
@@ -377,7 +377,7 @@ def test_compound_with_other_step_methods(parameters):
         step = pm.step_methods.CompoundStep([pmn.BlockGibbs(model.free_RVs[:2]), pm.Metropolis([x])])
     assert isinstance(step, CompoundStep)
     _, stats = step.step(model.initial_point())
-    assert {"network_energy", "flip_rate"} == set(stats[0])
+    assert {"network_energy", "flip_rate", "start_hash", "warning"} == set(stats[0])
 
 
 # ---------------------------------------------------------------------------------- bad input

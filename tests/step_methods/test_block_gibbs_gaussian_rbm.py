@@ -161,7 +161,7 @@ def test_flip_rate_counts_the_two_valued_units(parameters):
     with model:
         step = pmn.BlockGibbs(model.free_RVs)
         visible = pmn.BlockGibbs([model["v"]])
-    point = model.initial_point()
+    point, _ = step.step(model.initial_point())
     for _ in range(5):
         new, (stats,) = step.step(point)
         assert stats["flip_rate"] == np.mean(new["h"] != point["h"])
@@ -200,13 +200,14 @@ def test_a_layer_that_is_not_picked_stays(parameters, rng):
             pmn.HiddenUnits(f"h_{name}", pmn.GaussianRBM(name, W, a, b, sigma))
         step = pmn.BlockGibbs([model["u"], model["v"]], order="random")
     step.setup_chain(rng, 0, 1)
-    point = model.initial_point()
+    point, _ = step.step(model.initial_point())
     n_changed = set()
     for _ in range(20):
         new, (stats,) = step.step(point)
         n_changed.add(sum(int((new[name] != point[name]).all()) for name in "uv"))
         energy = sum(energy_of(parameters, new[name], new[f"h_{name}"]) for name in "uv")
-        assert stats == {"network_energy": pytest.approx(energy, abs=1e-11), "flip_rate": 0.0}
+        assert stats["network_energy"] == pytest.approx(energy, abs=1e-11)
+        assert stats["flip_rate"] == 0.0
         point = new
     assert n_changed == {1, 2}
 

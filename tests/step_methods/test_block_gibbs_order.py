@@ -239,6 +239,7 @@ def test_random_steps_go_where_the_matrix_says(rng, case, with_blocks):
     i = [tuple(x) for x in T.states.tolist()].index(tuple(np.concatenate([start[n].ravel() for n in names]).tolist()))
     n = 3000
     ends = Counter()
+    step.step(start)  # which starts from coins where `start` is the default
     for _ in range(n):
         new, (stats,) = step.step(start)
         assert stats["flip_rate"] == sum((new[name] != start[name]).sum() for name in names) / step._n_units

@@ -119,7 +119,7 @@ def test_energy_is_minus_the_logp_of_the_draw(rng):
             field(rng)
             step = pmn.BlockGibbs(model.free_RVs, sweeps_per_draw=2)
         logp = model.compile_logp()
-        point = model.initial_point()
+        point, _ = step.step(model.initial_point())
         for _ in range(3):
             new, (stats,) = step.step(point)
             np.testing.assert_allclose(stats["network_energy"], -logp(new), atol=1e-10)

@@ -365,7 +365,7 @@ def test_units_that_are_on_at_the_start_get_uniform_counters(rng):
     """5 counters of 5000 units: chi-squared test with a false-alarm rate of 1e-4."""
     n, tau = 5000, 5
     with pm.Model() as model:
-        z = pmn.BoltzmannMachine("z", scipy.sparse.csr_array((n, n)), np.full(n, 50.0))
+        z = pmn.BoltzmannMachine("z", scipy.sparse.csr_array((n, n)), np.full(n, 50.0), initval=np.ones(n, int))
         step = pmn.NeuralSampling([z], tau=tau, rng=1)
     step.setup_chain(np.random.default_rng(5), 0, 1)
     # With such a bias nobody goes off, and one step turns uniform counters into uniform counters.

@@ -172,7 +172,7 @@ def test_binary_energies_are_sampled_by_gibbs_through_the_energy():
             pmn.EnergyGibbs([z], tau=2)
         idata = pm.sample(20, tune=0, chains=1, random_seed=1, **ONE_CORE)
     assert pmn.diagnostics.certify(step)
-    assert set(idata["sample_stats"].data_vars) == {"network_energy", "spikes", "rate"}
+    assert set(idata["sample_stats"].data_vars) == {"network_energy", "spikes", "rate", "start_hash"}
 
 
 def test_neural_sampling_refuses_real_units():
