@@ -19,7 +19,7 @@ from pm_neural.distributions import (
     Lattice,
     lattice,
 )
-from step_methods import SGLD, BlockGibbs, EnergyGibbs, Langevin, NeuralSampling
+from step_methods import SGLD, BlockGibbs, EnergyGibbs, Langevin, NeuralSampling, find_start
 
 if _TYPE_CHECKING:
     from pm_neural import datasets, diagnostics, plots, spiking, training
@@ -42,6 +42,7 @@ __all__ = [
     "NeuralSampling",
     "datasets",
     "diagnostics",
+    "find_start",
     "lattice",
     "plots",
     "spiking",

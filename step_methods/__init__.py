@@ -9,8 +9,9 @@ import pymc.step_methods
 from step_methods.block_gibbs import BlockGibbs
 from step_methods.langevin import SGLD, Langevin
 from step_methods.neural_sampling import EnergyGibbs, NeuralSampling
+from step_methods.starts import find_start
 
-__all__ = ["SGLD", "BlockGibbs", "EnergyGibbs", "Langevin", "NeuralSampling"]
+__all__ = ["SGLD", "BlockGibbs", "EnergyGibbs", "Langevin", "NeuralSampling", "find_start"]
 
 
 def _register() -> None:
