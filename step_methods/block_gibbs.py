@@ -21,6 +21,7 @@ from step_methods._gaussian_restricted import GaussianRestrictedSampler
 from step_methods._pairwise import PairwiseSampler
 from step_methods._progress import ProgressColumns
 from step_methods._restricted import Decisions, Numbers, RestrictedSampler, Scan, Units
+from step_methods._variables import ChosenVariables, Variables
 from step_methods.checks import at_least
 from step_methods.evidence import Evidence
 from step_methods.kernels.random import fill_integers, seed_stream
@@ -29,6 +30,7 @@ from step_methods.network import (
     GaussianRestrictedNetwork,
     NetworkReader,
     PairwiseNetwork,
+    RestrictedNetwork,
     check_units,
     free_variable,
     is_layer,
@@ -51,7 +53,7 @@ class BlockGibbsState(StepMethodState):
     next_look: int
 
 
-class BlockGibbs(ProgressColumns, OwnStarts, BlockedStep):
+class BlockGibbs(ProgressColumns, OwnStarts, ChosenVariables, BlockedStep):
     r"""Block Gibbs sampling of restricted Boltzmann machines, Boltzmann machines, Ising fields and Gaussian vectors.
 
     Units that do not interact are independent given the others, so they are drawn together from their exact
@@ -83,11 +85,11 @@ class BlockGibbs(ProgressColumns, OwnStarts, BlockedStep):
 
     Parameters
     ----------
-    vars : list of Variable
-        Layers or fields of one or more networks, clamped units (masked data) allowed. With the visible units alone,
-        hidden units are auxiliary: drawn within the step, and forgotten, if the model has no `HiddenUnits` of
-        them. If it has, the step conditions on their current values. With `HiddenUnits` alone it conditions on
-        the current visible units.
+    vars : list of Variable or str, optional
+        Layers or fields of one or more networks, or their names, clamped units (masked data) allowed; by default all
+        that a bare ``pm.sample()`` chooses this step method for. With the visible units alone, hidden units are
+        auxiliary: drawn within the step, and forgotten, if the model has no `HiddenUnits` of them. If it has, the step
+        conditions on their current values. With `HiddenUnits` alone it conditions on the current visible units.
     sweeps_per_draw : int
         Sweeps between two draws, all inside one compiled call. A draw costs PyMC about 7 µs (on one core,
         without progress bar), a sweep of a small machine 1 µs: several sweeps a draw give less correlated draws
@@ -175,7 +177,7 @@ class BlockGibbs(ProgressColumns, OwnStarts, BlockedStep):
 
     def __init__(
         self,
-        vars: Sequence[Variable] | Variable,
+        vars: Variables = None,
         *,
         sweeps_per_draw: int = 1,
         order: Literal["fixed", "random"] = "fixed",
@@ -191,8 +193,7 @@ class BlockGibbs(ProgressColumns, OwnStarts, BlockedStep):
         if order not in ("fixed", "random"):
             raise ValueError(f"order must be 'fixed' or 'random', got {order!r}")
         self.order = order
-        vars = vars if isinstance(vars, Sequence) else [vars]
-        free = [free_variable(model, var) for var in vars]
+        free = [free_variable(model, var) for var in self.choose(vars, model)]
         self.vars = get_value_vars_from_user_vars(list(dict.fromkeys(free)), model)
         self.blocked = blocked
         is_start = initial_point is not None
@@ -512,6 +513,11 @@ class BlockGibbs(ProgressColumns, OwnStarts, BlockedStep):
         for name, layer in self._layers.items():
             check_units(np.asarray(point[name]), layer.values, f"the start value of {name!r}")
 
+    @classmethod
+    def takes(cls, rv: Variable) -> bool:
+        """Whether a free random variable is for this step method where none is named."""
+        return is_layer(rv)
+
     @staticmethod
     def competence(var: Variable, has_grad: bool = False) -> Competence:
         """IDEAL for layers of networks, INCOMPATIBLE with everything else."""
@@ -546,7 +552,7 @@ def _sampler(
             return PairwiseSampler(reader, evidence, blocks, in_random_order)
         case GaussianRestrictedNetwork():
             return GaussianRestrictedSampler(reader, updated, evidence, blocks, in_random_order)
-        case _:
+        case RestrictedNetwork():
             return RestrictedSampler(reader, updated, evidence, blocks, in_random_order)
 
 

@@ -19,6 +19,7 @@ from pytensor.tensor.random.type import RandomType
 
 from step_methods._adaptation import Adaptation, AdaptationState, first_step_size
 from step_methods._progress import ProgressColumns
+from step_methods._variables import ChosenVariables, Variables
 from step_methods.checks import at_least, positive
 from step_methods.evidence import check_full_data
 
@@ -49,7 +50,7 @@ class GradientStepState(StepMethodState):
     _last: _Position | None
 
 
-class _GradientStep(ProgressColumns, BlockedStep):
+class _GradientStep(ProgressColumns, ChosenVariables, BlockedStep):
     """A step that moves along the gradient of the model's log-density, in the unconstrained space.
 
     Subclasses give `_move` and `_start_chain`.
@@ -68,7 +69,7 @@ class _GradientStep(ProgressColumns, BlockedStep):
 
     def __init__(
         self,
-        vars: Sequence[Variable] | Variable | None,
+        vars: Variables,
         *,
         steps_per_draw: int,
         model: Model,
@@ -78,7 +79,7 @@ class _GradientStep(ProgressColumns, BlockedStep):
         blocked: bool,
     ):
         self.steps_per_draw = at_least(1, "steps_per_draw", steps_per_draw)
-        self.vars = _continuous(vars, model, type(self).__name__)
+        self.vars = _continuous(self.choose(vars, model), model, type(self).__name__)
         self.blocked = blocked
         if initial_point is None:
             initial_point = model.initial_point()
@@ -193,6 +194,11 @@ class _GradientStep(ProgressColumns, BlockedStep):
             "Give other start values (initvals), or see model.debug()"
         )
 
+    @classmethod
+    def takes(cls, rv: Variable) -> bool:
+        """Whether a free random variable is for this step method where none is named."""
+        return rv.dtype.startswith("float")
+
     @staticmethod
     def competence(var: Variable, has_grad: bool = False) -> Competence:
         """INCOMPATIBLE: used where it is asked for."""
@@ -228,8 +234,8 @@ class Langevin(_GradientStep):
 
     Parameters
     ----------
-    vars : list of Variable, optional
-        All continuous variables of the model by default.
+    vars : list of Variable or str, optional
+        Continuous variables, or their names; all of the model by default.
     step_size : float, optional
         η, the variance of the proposal's noise. With ``adjusted=True`` where the tuning starts, n^(−1/3) by default
         for n coordinates; with ``adjusted=False`` it is the step size, and has no default.
@@ -296,7 +302,7 @@ class Langevin(_GradientStep):
 
     def __init__(
         self,
-        vars: Sequence[Variable] | Variable | None = None,
+        vars: Variables = None,
         step_size: float | None = None,
         *,
         adjusted: bool = True,
@@ -375,8 +381,8 @@ class SGLD(_GradientStep):
 
     Parameters
     ----------
-    vars : list of Variable, optional
-        All continuous variables of the model by default.
+    vars : list of Variable or str, optional
+        Continuous variables, or their names; all of the model by default.
     step_size : float
         ε₀, the variance of the first step's noise. A good one is some hundredths of the smallest posterior variance.
     decay : float
@@ -440,7 +446,7 @@ class SGLD(_GradientStep):
 
     def __init__(
         self,
-        vars: Sequence[Variable] | Variable | None = None,
+        vars: Variables = None,
         step_size: float = UNSAID,
         *,
         decay: float = 0.55,
@@ -503,15 +509,10 @@ def _acceptance_rate(position: _Position, proposal: _Position, scale: np.ndarray
     return 0.0 if np.isnan(log_ratio) else float(np.exp(min(0.0, log_ratio)))
 
 
-def _continuous(vars: Sequence[Variable] | Variable | None, model: Model, step_name: str) -> list[Variable]:
-    if vars is None:
-        values = model.continuous_value_vars
-    else:
-        values = get_value_vars_from_user_vars(vars if isinstance(vars, Sequence) else [vars], model)
+def _continuous(vars: Sequence[Variable], model: Model, step_name: str) -> list[Variable]:
+    values = get_value_vars_from_user_vars(vars, model)
     for value in values:
         if value.dtype not in continuous_types:
             name = model.values_to_rvs[value].name
             raise ValueError(f"{step_name} samples continuous variables, and {name!r} has the dtype {value.dtype}")
-    if not values:
-        raise ValueError(f"{step_name} samples continuous variables, and the model has none that is free")
     return values

@@ -209,6 +209,9 @@ class GaussianNetwork:
 
 type Network = RestrictedNetwork | GaussianRestrictedNetwork | PairwiseNetwork | GaussianNetwork
 
+# A subclass may mean something else.
+_SAMPLED = (RestrictedNetwork, GaussianRestrictedNetwork, PairwiseNetwork, GaussianNetwork)
+
 
 @singledispatch
 def network_of(op: Op, node: Apply) -> Network | None:
@@ -564,7 +567,9 @@ def unnormalized_message(name: str, random: Sequence[Variable]) -> str:
     return (
         f"the parameters of {name!r} depend on other random variables ({', '.join(names)}), and its "
         "log-probability leaves out the normalizer log Z, which then changes with them: their posterior would "
-        'be wrong. Declare it with normalize="exact", or give it fixed parameters'
+        f'be wrong. Declare {name!r} with normalize="exact"; or give it fixed parameters (numbers, or pm.Data that '
+        "pm.set_data changes between runs), or hold the random ones at values with pm.do(model, {...}). To draw from "
+        "it alone, as pm.draw and pm.sample_prior_predictive do, it may stay as it is"
     )
 
 
@@ -748,6 +753,13 @@ def read_networks(
                 "or its HiddenUnits"
             )
         node, network = found
+        if type(network) not in _SAMPLED:
+            names = ", ".join(kind.__name__ for kind in _SAMPLED)
+            raise TypeError(
+                f"there is no sampler for a {type(network).__name__}, which step_methods.network.network_of returns "
+                f"for {visible.name!r}: what is registered with it must return one of {names}. Return one of these, or "
+                f"sample {visible.name!r} with a step method of PyMC"
+            )
         if node in readers:
             continue
         hidden = _hidden_variables(model, visible)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -23,6 +23,7 @@ from step_methods._refractory import Chance, Dynamics, Forced, Order, Refractory
 from step_methods._restricted import Units
 from step_methods._spiking import Recorder, SpikingPairwise, SpikingRestricted
 from step_methods._spiking_logp import SpikingLogp
+from step_methods._variables import ChosenVariables, Variables
 from step_methods.evidence import Evidence, MixedUnitsError
 from step_methods.kernels.random import seed_stream
 from step_methods.network import (
@@ -34,6 +35,7 @@ from step_methods.network import (
     free_variable,
     is_binary_energy,
     is_layer,
+    network_node,
     read_networks,
 )
 from step_methods.raster import pack_spikes
@@ -57,7 +59,7 @@ class NeuralSamplingState(StepMethodState):
     next_look: int
 
 
-class NeuralSampling(ProgressColumns, OwnStarts, BlockedStep):
+class NeuralSampling(ProgressColumns, OwnStarts, ChosenVariables, BlockedStep):
     r"""Sample networks of binary units, and any binary model, by the dynamics of spiking neurons.
 
     Each unit is a neuron. A spike switches it on for a refractory period of `tau` steps, and its logit, the membrane
@@ -96,8 +98,9 @@ class NeuralSampling(ProgressColumns, OwnStarts, BlockedStep):
 
     Parameters
     ----------
-    vars : list of Variable
-        Networks' layers and fields, ``pm.Bernoulli`` and binary `Energy` variables.
+    vars : list of Variable or str, optional
+        Networks' layers and fields, ``pm.Bernoulli`` and binary `Energy` variables, or their names; all of the model by
+        default.
     tau : int or float
         The refractory period in steps, at least 1. In continuous time any positive number: the unit of time.
     time : {"discrete", "continuous"}
@@ -203,7 +206,7 @@ class NeuralSampling(ProgressColumns, OwnStarts, BlockedStep):
 
     def __init__(
         self,
-        vars: Sequence[Variable] | Variable,
+        vars: Variables = None,
         *,
         tau: float = 20,
         time: Literal["discrete", "continuous"] = "discrete",
@@ -229,8 +232,7 @@ class NeuralSampling(ProgressColumns, OwnStarts, BlockedStep):
             raster: dict[str, Any] = {"spike_raster": (object, [])}
             self.__dict__["stats_dtypes_shapes"] = self.stats_dtypes_shapes | raster
             self.stats_dtypes = [{name: kind for name, (kind, _) in self.stats_dtypes_shapes.items()}]
-        vars = vars if isinstance(vars, Sequence) else [vars]
-        free = [free_variable(model, var) for var in vars]
+        free = [free_variable(model, var) for var in self.choose(vars, model)]
         self.vars = get_value_vars_from_user_vars(list(dict.fromkeys(free)), model)
         self.blocked = blocked
         is_start = initial_point is not None
@@ -450,6 +452,13 @@ class NeuralSampling(ProgressColumns, OwnStarts, BlockedStep):
         for name, values in self._values.items():
             check_units(np.asarray(point[name]), values, f"the start value of {name!r}")
 
+    @classmethod
+    def takes(cls, rv: Variable) -> bool:
+        """Whether a free random variable is for this step method where none is named."""
+        found = network_node(rv)
+        is_real = found is not None and found[1].values is None
+        return (is_layer(rv) and not is_real) or _is_binary(rv)
+
     @staticmethod
     def competence(var: Variable, has_grad: bool = False) -> Competence:
         """INCOMPATIBLE with everything, so that it is only used where it is asked for."""
@@ -461,8 +470,9 @@ class EnergyGibbs(NeuralSampling):
 
     Parameters
     ----------
-    vars : list of Variable
-        Binary `Energy` variables, and whatever else `NeuralSampling` takes.
+    vars : list of Variable or str, optional
+        Binary `Energy` variables, and whatever else `NeuralSampling` takes; by default the binary `Energy` variables of
+        the model.
     **options
         The options of `NeuralSampling` other than `tau`.
 
@@ -474,10 +484,15 @@ class EnergyGibbs(NeuralSampling):
 
     name = "energy_gibbs"
 
-    def __init__(self, vars: Sequence[Variable] | Variable, **options: Any):
+    def __init__(self, vars: Variables = None, **options: Any):
         if "tau" in options:
             raise TypeError("EnergyGibbs has tau = 1; for another one use NeuralSampling")
         super().__init__(vars, tau=1, **options)
+
+    @classmethod
+    def takes(cls, rv: Variable) -> bool:
+        """Whether a free random variable is for this step method where none is named."""
+        return is_binary_energy(rv)
 
     @staticmethod
     def competence(var: Variable, has_grad: bool = False) -> Competence:
@@ -517,15 +532,19 @@ def _values_of(rv: Variable, layer: LayerReader | None) -> tuple[int, int]:
                 "BlockGibbs or pymc.NUTS"
             )
         return layer.values
-    node = rv.owner
-    if isinstance(node.op, PartialObservedRV):
-        node = node.inputs[0].owner
-    if not (isinstance(node.op, BernoulliRV) or is_binary_energy(rv)):
+    if not _is_binary(rv):
+        node = rv.owner.inputs[0].owner if isinstance(rv.owner.op, PartialObservedRV) else rv.owner
         raise ValueError(
             "NeuralSampling takes layers and fields of networks, pm.Bernoulli variables and binary energies, got "
             f"{rv.name!r} with the distribution {type(node.op).__name__}"
         )
     return 0, 1
+
+
+def _is_binary(rv: Variable) -> bool:
+    """Whether a variable that is no layer of a network has units in {0, 1}."""
+    node = rv.owner.inputs[0].owner if isinstance(rv.owner.op, PartialObservedRV) else rv.owner
+    return (node is not None and isinstance(node.op, BernoulliRV)) or is_binary_energy(rv)
 
 
 def _checked_dynamics(tau: float, time: str, refractory: str, order: Order, g: RefractoryFunction | None) -> Dynamics:

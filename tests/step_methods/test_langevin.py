@@ -403,7 +403,7 @@ def test_discrete_variables_are_refused(make):
         k = pm.Poisson("k", 3)
         with pytest.raises(ValueError, match="samples continuous variables, and 'k' has the dtype int64"):
             make([k])
-        with pytest.raises(ValueError, match="samples continuous variables, and the model has none"):
+        with pytest.raises(ValueError, match="the model has no variable for"):
             make(None)
 
 

@@ -1,5 +1,8 @@
 """The network reader: what counts as fixed, how masked layers are read, and the extension point."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 import pymc as pm
 import pytensor
@@ -108,6 +111,46 @@ def test_a_third_party_distribution(rng, certify):
     with model:
         h = pmn.HiddenUnits("h", x)
     assert hidden_layer_of(h.owner.op, h.owner) is x
+
+
+@dataclass(frozen=True)
+class ThirdPartyNetwork:
+    """A network of a kind that no sampler knows."""
+
+    couplings: object
+    normalized: bool = False
+    values: ClassVar = (0, 1)
+
+    @property
+    def parameters(self):
+        return {"couplings": self.couplings}
+
+
+class LookAlike(RestrictedNetwork):
+    """A subclass that may mean something else."""
+
+
+class UnknownRBMRV(DoubledRBMRV):
+    network: ClassVar = None
+
+
+_logprob.register(UnknownRBMRV)(doubled_logprob)
+network_of.register(UnknownRBMRV)(lambda op, node: op.network(*op.dist_params(node)))
+
+
+@pytest.mark.parametrize(
+    "network", [ThirdPartyNetwork, lambda half: LookAlike(half, half[:, 0], half[0], normalized=False)]
+)
+@pytest.mark.parametrize("step", [pmn.BlockGibbs, pmn.NeuralSampling])
+def test_a_network_that_no_sampler_knows(step, network, monkeypatch):
+    class Unknown(DoubledRBM):
+        rv_op = UnknownRBMRV()
+
+    monkeypatch.setattr(UnknownRBMRV, "network", staticmethod(network))
+    with pm.Model():
+        x = Unknown("x", np.ones((3, 2)))
+        with pytest.raises(TypeError, match=r"there is no sampler for a \w+, which step_methods\.network\.network_of"):
+            step([x])
 
 
 class TiltedRBMRV(DoubledRBMRV):
