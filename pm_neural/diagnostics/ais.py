@@ -76,8 +76,17 @@ def _make_chains(
         base_bias = np.zeros_like(params.a) if X is None else _smoothed_log_odds(X)
         return _BinaryChains(params, base_bias, n_chains, rng)
     if X is None:
-        return _GaussianChains(params, params.a, params.sigma, n_chains, rng)
+        return _GaussianChains(params, *_moments_under_fair_hidden_units(params), n_chains, rng)
     return _GaussianChains(params, X.mean(axis=0), np.maximum(X.std(axis=0), params.sigma), n_chains, rng)
+
+
+def _moments_under_fair_hidden_units(params: GaussianParameters) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of a + Wh + σ N(0, I), where the units of h are fair coins.
+
+    They span all the Gaussians that the model is a mixture of. Around N(a, σ²), one of them, annealing misses others.
+    """
+    W, a, _, sigma = params
+    return a + W.sum(axis=1) / 2, np.sqrt(sigma**2 + (W**2).sum(axis=1) / 4)
 
 
 def _smoothed_log_odds(X: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,6 +18,11 @@ from step_methods.checks import at_least
 __all__ = ["LogLikelihood", "LogPartition", "log_likelihood", "log_partition"]
 
 type RandomSeed = int | np.random.Generator | None
+
+# Combined standard errors between the two directions of annealing, beyond which they contradict each other.
+_LARGEST_GAP = 3.0
+# Chains run in float32. Where all weights are alike, their rounding is all that the directions differ by.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +140,7 @@ def log_partition(
     estimate of Z, so that its log tends to fall short of log Z. Unless told otherwise, as many
     chains then go from the model back to the base rate, and their estimate of log Z tends to be
     too large: the truth lies between the two, up to their standard errors [3]_. A gap between the
-    two says that more steps are needed.
+    two says that more steps are needed; one of more than three combined standard errors is warned of.
 
     That the reverse estimate is an upper bound holds as far as the reverse chains start from the
     model. If the smaller layer has at most 20 units, they start from exact draws. Otherwise they
@@ -152,7 +158,8 @@ def log_partition(
     X : array_like, shape (n_rows, n_visible), optional
         Data, usually the training set. The base rate then has its means, smoothed by adding one
         0 and one 1 to each unit; or, for a Gaussian RBM, its means and standard deviations, the latter no smaller
-        than sigma. Without it, the base rate is uniform; or N(a, σ²), the machine without couplings.
+        than sigma. Without it, the base rate is uniform; or, for a Gaussian RBM, it has the means and standard
+        deviations of v given hidden units that are fair coins, m = a + Σ_j W_j/2 and s² = σ² + Σ_j W_j²/4.
     n_chains : int
         Number of chains in each direction, at least 2.
     n_steps : int
@@ -177,6 +184,12 @@ def log_partition(
     ValueError
         If a value is out of range, shapes do not fit, or the smaller layer is too large for
         "exact".
+
+    Warns
+    -----
+    UserWarning
+        If the forward and the reverse estimate of "ais" differ by more than three of their combined standard errors:
+        then neither is to be trusted.
 
     References
     ----------
@@ -212,8 +225,7 @@ def log_partition(
         reverse=reverse,
         rng=np.random.default_rng(random_seed),
     )
-    backward = None if run.reverse is None else average_weights(run.reverse, "reverse ais", sign=-1)
-    return average_weights(run.forward, "ais", sign=1, reverse=backward)
+    return average_directions(run.forward, run.reverse)
 
 
 def _computed_log_partition(params: Parameters | GaussianParameters, method: str) -> float:
@@ -224,7 +236,26 @@ def _computed_log_partition(params: Parameters | GaussianParameters, method: str
     return exact_gaussian_log_partition(params) if method == "exact" else log_partition_by_quadrature(params)
 
 
-def average_weights(
+def average_directions(forward: np.ndarray, reverse: np.ndarray | None) -> LogPartition:
+    """Make an estimate of each chain's log Z, up the temperatures and down again; warn if the two disagree."""
+    backward = None if reverse is None else _average_weights(reverse, "reverse ais", sign=-1)
+    result = _average_weights(forward, "ais", sign=1, reverse=backward)
+    if backward is not None:
+        gap = backward.estimate - result.estimate
+        combined_error = float(np.hypot(backward.standard_error, result.standard_error))
+        if abs(gap) > _LARGEST_GAP * combined_error + _ROUNDING * (1 + abs(result.estimate)):
+            ratio = abs(gap) / combined_error if combined_error else np.inf
+            warnings.warn(
+                f"forward AIS gives log Z = {result.estimate:.6g} and reverse AIS {backward.estimate:.6g}, which are "
+                f"{ratio:.3g} combined standard errors apart: at least one is wrong. Raise n_steps, or start from a "
+                "base closer to the model (by X, or by base_mean and base_sd of an EnergyNetwork)",
+                UserWarning,
+                stacklevel=3,
+            )
+    return result
+
+
+def _average_weights(
     log_weights: np.ndarray, method: str, *, sign: int, reverse: LogPartition | None = None
 ) -> LogPartition:
     """Average exp(log Z) over the chains (`sign` 1), or exp(−log Z) (`sign` −1)."""

@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from pm_neural.diagnostics.partition import LogLikelihood, LogPartition, average_weights, normalized
+from pm_neural.diagnostics.partition import LogLikelihood, LogPartition, average_directions, normalized
 from pm_neural.training._backend import TorchBackend
 from pm_neural.training._checkpoint import load_checkpoint, load_parameters
 from pm_neural.training._checks import check_integer, check_not_inference, check_number, check_real
@@ -371,6 +371,12 @@ class EnergyNetwork(nn.Module):
             An argument is bad, or quadrature is asked for in more than two dimensions, or for a density that has no
             normalizer or is too uneven for a grid.
 
+        Warns
+        -----
+        UserWarning
+            If the forward and the reverse estimate of "ais" differ by more than three of their combined standard
+            errors: then neither is to be trusted.
+
         References
         ----------
         .. [1] Neal (2001). Annealed importance sampling. Statistics and Computing 11, 125-139.
@@ -387,8 +393,7 @@ class EnergyNetwork(nn.Module):
             forward, reverse = annealed_importance_sampling(
                 self, n_chains=n_chains, n_steps=n_steps, backend=self._backend(rng), rng=rng
             )
-        backward = average_weights(reverse, "reverse ais", sign=-1)
-        return average_weights(forward, "ais", sign=1, reverse=backward)
+        return average_directions(forward, reverse)
 
     @torch.no_grad()
     def log_likelihood(

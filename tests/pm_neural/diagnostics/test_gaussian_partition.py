@@ -94,6 +94,25 @@ def test_annealing_of_a_larger_machine_brackets_a_known_value(random_machine):
             assert direction.standard_error < 0.1
 
 
+@pytest.mark.parametrize("seed", [26, 33])
+def test_annealing_without_data_finds_centers_far_from_a(seed):
+    """6×12, σ = 0.5, W of scale 1: from N(a, σ²) these machines come out 6 and 13 nats too small.
+
+    Within 4.5 standard errors in both directions: false alarms 3e-5 in all.
+    """
+    rng = np.random.default_rng(seed)
+    W, b, a = rng.normal(size=(6, 12)), rng.normal(size=12), rng.normal(size=6)
+    params = W, -W.sum(1) / 2 if seed % 2 else a, b, np.full(6, 0.5)
+    exact = log_partition(params).estimate
+    run = log_partition(params, "ais", n_chains=300, n_steps=3000, random_seed=1)
+    for direction in (run, run.reverse):
+        assert abs(direction.estimate - exact) < 4.5 * direction.standard_error
+        assert direction.standard_error < 0.3
+    # The very same chains around a, where data are far from what the machine makes:
+    with pytest.warns(UserWarning, match="at least one is wrong. Raise n_steps, or start from a base closer"):
+        log_partition(params, "ais", X=np.tile(params[1], (2, 1)), n_chains=300, n_steps=1000, random_seed=1)
+
+
 def test_sweeps_leave_the_annealed_distribution_invariant(random_machine, rng):
     """20,000 chains that start in p_β, drawn by inverting its distribution function, after 3 sweeps at β: 1e-4."""
     params = as_any_parameters(random_machine(1, 3))
