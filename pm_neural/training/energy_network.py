@@ -342,7 +342,9 @@ class EnergyNetwork(nn.Module):
         """Compute log Z for points of one or two coordinates, or estimate it for any.
 
         ``method="quadrature"`` integrates over the line or the plane by the trapezoidal rule, on a grid that is made
-        wider and finer until log Z changes by less than 1e-4.
+        wider and finer until log Z changes by less than 1e-4, on a shifted grid, too, and until 512 Langevin chains of
+        400 steps, started from the base and from the grid's density, come upon no point that rises above the grid
+        around it. A well that is narrower than the grid and that no chain meets is not seen.
 
         ``method="ais"`` is an **estimate** by annealed importance sampling [1]_: chains start from the base, whose
         normalizer is known, and visit the energies base + β f for β from 0 to 1, with one accepted or rejected

@@ -39,6 +39,22 @@ class Double(nn.Module):
         return self.k * (x.square() - 1).square().flatten(1).sum(1)
 
 
+class Well(nn.Module):
+    """The base's density and a narrow Gaussian in equal parts, normalized, so that log Z = 0."""
+
+    def __init__(self, center, sd):
+        super().__init__()
+        self.center = nn.Parameter(torch.tensor(center, dtype=torch.float64))
+        self.sd = sd
+
+    def forward(self, x):
+        x = x.flatten(1)
+        base = x.square().sum(1) / 2
+        log_constant = x.shape[1] * np.log(2 * np.pi) / 2
+        in_well = -((x - self.center) / self.sd).square().sum(1) / 2 - x.shape[1] * np.log(self.sd)
+        return -torch.logaddexp(-base, in_well) + log_constant + np.log(2) - base
+
+
 @pytest.fixture
 def make_mlp(rng):
     """Make small multilayer perceptrons whose weights come from the test's generator."""
@@ -346,6 +362,22 @@ def test_quadrature_widens_its_grid():
     """A module that undoes most of the base: the density is ten times as wide."""
     network = EnergyNetwork(Quadratic(-0.99), 2)
     assert network.log_partition().estimate == pytest.approx(np.log(2 * np.pi * 100), abs=1e-6)
+
+
+@pytest.mark.parametrize(("center", "sd"), [(1.0137, 0.004), (1.0, 0.002), (1.0137, 1e-4)])
+def test_quadrature_sees_a_narrow_well(center, sd):
+    """Half of the mass is in it. Of the last the first grids, of steps of 0.0017 and 0.0009, may show nothing."""
+    assert abs(EnergyNetwork(Well(center, sd), 1).log_partition().estimate) < 1e-4
+
+
+@pytest.mark.parametrize("sd", [0.02, 0.004])
+def test_quadrature_in_the_plane_sees_a_narrow_well_or_refuses(sd):
+    network = EnergyNetwork(Well((0.0137, 0.42), sd), 2)
+    if sd == 0.02:
+        assert abs(network.log_partition().estimate) < 1e-4
+    else:
+        with pytest.raises(ValueError, match="too coarse for this density; use method='ais'"):
+            network.log_partition()
 
 
 @pytest.mark.parametrize(
