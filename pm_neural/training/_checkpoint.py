@@ -4,11 +4,12 @@ A training state is a nested structure of dicts and lists with arrays, numbers, 
 and None at its leaves. Arrays become the tensors of the file, everything else JSON in the file's
 metadata, so both belong together by construction. The file is written beside its destination and
 then renamed: whoever reads it, also after a kill -9 or a power cut, sees the previous checkpoint or
-the new one, whole.
+the new one, whole. A digest of the file's content tells whether a byte has changed since.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -20,8 +21,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _METADATA_KEY = "pm_neural"
+_DIGEST_KEY = "sha256"
 _TENSOR_KEY = "__tensor__"
 
 
@@ -38,8 +40,8 @@ def save_checkpoint(path: str | os.PathLike[str], *, kind: str, state: Any) -> N
     """
     path = Path(path)
     tensors: dict[str, np.ndarray] = {}
-    document = {"version": FORMAT_VERSION, "kind": kind, "state": _split(state, "state", tensors)}
-    content = save(tensors, metadata={_METADATA_KEY: json.dumps(document)})
+    document = json.dumps({"version": FORMAT_VERSION, "kind": kind, "state": _split(state, "state", tensors)})
+    content = save(tensors, metadata={_METADATA_KEY: document, _DIGEST_KEY: _digest(document, tensors)})
     temporary = path.with_name(path.name + ".tmp")
     with open(temporary, "wb") as file:
         file.write(content)
@@ -56,7 +58,7 @@ def load_checkpoint(path: str | os.PathLike[str], *, kind: str) -> Any:
     FileNotFoundError
         There is no such file.
     ValueError
-        The file is cut short or no checkpoint, or of another version or kind.
+        The file is cut short, damaged or no checkpoint, or of another version or kind.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint at {os.fspath(path)!r}")
@@ -66,7 +68,9 @@ def load_checkpoint(path: str | os.PathLike[str], *, kind: str) -> Any:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         document = json.loads(metadata[_METADATA_KEY])
         found = document["version"], document["kind"]
-    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        if found[0] == FORMAT_VERSION and metadata[_DIGEST_KEY] != _digest(metadata[_METADATA_KEY], tensors):
+            raise ValueError("its content does not have the digest that was written with it")
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{os.fspath(path)!r} is cut short, damaged, or no checkpoint of pm_neural: {error}"
         ) from error
@@ -81,6 +85,15 @@ def load_checkpoint(path: str | os.PathLike[str], *, kind: str) -> Any:
 def load_parameters(model: torch.nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
     """Copy arrays that `load_checkpoint` has read into the parameters and buffers of `model`."""
     model.load_state_dict({name: torch.as_tensor(array) for name, array in arrays.items()})
+
+
+def _digest(document: str, tensors: Mapping[str, np.ndarray]) -> str:
+    """Return the SHA-256 digest of all that a checkpoint holds, in hexadecimal digits."""
+    digest = hashlib.sha256(document.encode())
+    for name, array in sorted(tensors.items()):
+        digest.update(repr((name, array.dtype.str, array.shape)).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _split(value: Any, name: str, tensors: dict[str, np.ndarray]) -> Any:

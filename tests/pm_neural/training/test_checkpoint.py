@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from pm_neural.training._checkpoint import FORMAT_VERSION, load_checkpoint, save_checkpoint
+from pm_neural.training._checkpoint import FORMAT_VERSION, _digest, load_checkpoint, save_checkpoint
 
 
 @pytest.fixture
@@ -52,8 +52,32 @@ def test_a_file_cut_short_anywhere_is_refused(state, tmp_path):
 
 
 def _rewrite(path, **changes):
-    document = {"version": FORMAT_VERSION, "kind": "test", "state": {}, **changes}
+    document = json.dumps({"version": FORMAT_VERSION, "kind": "test", "state": {}, **changes})
+    tensors = {"x": np.zeros(1)}
+    save_file(tensors, path, metadata={"pm_neural": document, "sha256": _digest(document, tensors)})
+
+
+def test_a_flipped_bit_anywhere_is_detected(state, tmp_path):
+    path = tmp_path / "state.safetensors"
+    save_checkpoint(path, kind="test", state=state)
+    content = path.read_bytes()
+    for place in range(len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"damaged|is of version"):
+            load_checkpoint(path, kind="test")
+
+
+def test_files_without_a_digest_are_of_a_version_that_is_named(tmp_path):
+    path = tmp_path / "state.safetensors"
+    document = {"version": 1, "kind": "test", "state": {}}
     save_file({"x": np.zeros(1)}, path, metadata={"pm_neural": json.dumps(document)})
+    with pytest.raises(ValueError, match="is of version 1 and holds a test; expected version 2"):
+        load_checkpoint(path, kind="test")
+    save_file({"x": np.zeros(1)}, path, metadata={"pm_neural": json.dumps({**document, "version": FORMAT_VERSION})})
+    with pytest.raises(ValueError, match="damaged"):
+        load_checkpoint(path, kind="test")
 
 
 def test_other_versions_and_kinds_are_refused(tmp_path):
@@ -61,10 +85,10 @@ def test_other_versions_and_kinds_are_refused(tmp_path):
     _rewrite(path)
     assert load_checkpoint(path, kind="test") == {}
     _rewrite(path, version=FORMAT_VERSION + 1)
-    with pytest.raises(ValueError, match=r"is of version 2 .* expected version 1"):
+    with pytest.raises(ValueError, match=rf"is of version {FORMAT_VERSION + 1} .* expected version {FORMAT_VERSION}"):
         load_checkpoint(path, kind="test")
     _rewrite(path, kind="VAE")
-    with pytest.raises(ValueError, match=r"holds a VAE; expected version 1 and a test"):
+    with pytest.raises(ValueError, match=r"holds a VAE; expected version 2 and a test"):
         load_checkpoint(path, kind="test")
 
 
