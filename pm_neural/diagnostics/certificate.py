@@ -165,7 +165,8 @@ def transition_matrix(step: Any, point: Point | None = None) -> TransitionMatrix
     Raises
     ------
     TypeError
-        If `step` is not one step method whose decisions can be forced.
+        If `step` is not one step method whose decisions can be forced; if its ``step`` (or, of BinaryGibbsMetropolis,
+        ``astep``) comes from a more derived class than what is forced, as that would not be looked at.
     ValueError
         If its variables do not have two values per unit, or too many units; if it makes too many decisions; if
         a binary step method of PyMC is to update spins; if `point` does not fit the model.
@@ -299,6 +300,7 @@ def _read(step: Any, point: Point | None) -> tuple[_MatrixOf, Model, UnitStates]
             "step must have a method forced_step(point, bits), or be pm.BinaryMetropolis or "
             f"pm.BinaryGibbsMetropolis: the random decisions of {type(step).__name__} cannot be forced"
         )
+    _check_that_it_runs(step)
     # PyMC keeps what a step was made with for pickling, the model always among it.
     model: Model = step.__getnewargs_ex__()[1]["model"]
     units = units_of(model, step.vars, complete_point(model, point), getattr(step, "refractory_periods", None))
@@ -315,6 +317,39 @@ def _read(step: Any, point: Point | None) -> tuple[_MatrixOf, Model, UnitStates]
     if isinstance(step, BinaryMetropolis):
         return partial(_array_step_matrix, step, units), model, units
     return partial(_gibbs_metropolis_matrix, step, units), model, units
+
+
+def _check_that_it_runs(step: Any) -> None:
+    """Refuse a step whose chains run code that certifying it would never look at."""
+    from pymc.step_methods import BinaryGibbsMetropolis, BinaryMetropolis
+    from pymc.step_methods.arraystep import ArrayStep
+
+    forced = next((method for method in _FORCED_MATRIX if callable(getattr(step, method, None))), None)
+    if forced is not None:
+        looked_at = {"step": (_owner(step, forced), f"its {forced}")}
+    elif isinstance(step, BinaryMetropolis):  # whose astep itself is run
+        looked_at = {"step": (ArrayStep, "its astep")}
+    else:  # by one unit at a time, which says nothing about another astep
+        looked_at = {
+            "step": (ArrayStep, "its astep"),
+            "astep": (BinaryGibbsMetropolis, "BinaryGibbsMetropolis.astep"),
+        }
+    for method, (certified, what) in looked_at.items():
+        owner = _owner(step, method)
+        if owner is None or (owner is not certified and issubclass(owner, certified)):
+            where = "the instance" if owner is None else owner.__name__
+            way_out = "define forced_step(point, bits) beside it, which makes the same step with given decisions"
+            raise TypeError(
+                f"step must run what is certified, {what}, but {where} has a {method} of its own, which would not be "
+                f"looked at; {way_out}"
+            )
+
+
+def _owner(step: Any, method: str) -> type | None:
+    """Return the class that a method of a step comes from; None if it is the step's own."""
+    if method in vars(step):
+        return None
+    return next(kind for kind in type(step).__mro__ if method in vars(kind))
 
 
 def _decision_matrix(

@@ -633,6 +633,49 @@ def test_steps_that_cannot_be_certified_are_refused(bernoulli_model):
             certify(pm.Metropolis([z], blocked=True))
 
 
+def overridden(kind, *methods):
+    """Derive a step method that goes to the all-zero state in methods of its own."""
+
+    def step(self, point):
+        return {name: np.zeros_like(value) for name, value in point.items()}, [{}]
+
+    def astep(self, apoint, *args):
+        return apoint._replace(data=np.zeros_like(apoint.data)), [{}]
+
+    own = {"step": step, "astep": astep}
+    return type("Wrong", (kind,), {method: own[method] for method in methods})
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        (pmn.BlockGibbs, "step"),
+        (pmn.NeuralSampling, "step"),
+        (pm.BinaryMetropolis, "step"),
+        (pm.BinaryGibbsMetropolis, "step"),
+        (pm.BinaryGibbsMetropolis, "astep"),
+    ],
+)
+def test_a_step_that_runs_other_code_than_is_certified_is_refused(parameters, kind, method):
+    with rbm_model(parameters, hidden=False) as model:
+        options = {"tau": 2} if kind is pmn.NeuralSampling else {}
+        step = overridden(kind, method)([model["v"]], **options)
+        right = kind([model["v"]], **options)
+        for function in (certify, transition_matrix):
+            with pytest.raises(TypeError, match=f"step must run what is certified, .*Wrong has a {method} of its own"):
+                function(step)
+        assert certify(right)
+        setattr(right, method, getattr(step, method))
+        with pytest.raises(TypeError, match=f"the instance has a {method} of its own"):
+            certify(right)
+
+
+def test_an_astep_that_is_run_itself_is_looked_at():
+    with pm.Model():
+        z = pm.Bernoulli("z", 0.3, shape=2)
+        assert not certify(overridden(pm.BinaryMetropolis, "astep")([z]))
+
+
 def test_spins_are_refused_for_steps_that_propose_one_minus_x(spin_model):
     with spin_model:
         for method in (pm.BinaryMetropolis, pm.BinaryGibbsMetropolis):
