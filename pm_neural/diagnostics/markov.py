@@ -196,7 +196,8 @@ def spectral_gap(T: ArrayLike) -> float:
     """Compute the absolute spectral gap, ``1 − |λ₂|``.
 
     λ₂ is the eigenvalue second in modulus; the first is 1. Deviations from the stationary distribution die out as
-    ``|λ₂|ᵗ`` after t steps. The gap is zero for a reducible or periodic chain.
+    ``|λ₂|ᵗ`` after t steps. The gap is zero, exactly, for a periodic chain and for one with several sets of states that
+    it never leaves: the graph of its transitions says so, not rounded eigenvalues.
 
     Parameters
     ----------
@@ -211,6 +212,9 @@ def spectral_gap(T: ArrayLike) -> float:
     matrix = as_transition_matrix(T)
     if len(matrix) == 1:
         return 1.0
+    closed = closed_classes(matrix)
+    if len(closed) > 1 or _period(matrix[np.ix_(closed[0], closed[0])]) > 1:
+        return 0.0
     modulus = np.sort(np.abs(_leading_eigenvalues(matrix)))[::-1]
     return float(np.clip(1 - modulus[1], 0, 1))
 

@@ -52,7 +52,7 @@ def test_cycle_is_irreducible_but_has_a_period():
     assert is_irreducible(CYCLE)
     assert not is_aperiodic(CYCLE)
     np.testing.assert_allclose(stationary_distribution(CYCLE), 1 / 3, rtol=1e-15)
-    assert spectral_gap(CYCLE) == pytest.approx(0, abs=1e-14)
+    assert spectral_gap(CYCLE) == 0
     assert detailed_balance_gap(CYCLE, np.full(3, 1 / 3)) == pytest.approx(1 / 3)
     np.testing.assert_allclose(total_variation(CYCLE, np.full(3, 1 / 3), [0, 1, 100]), 2 / 3, rtol=1e-14)
 
@@ -78,7 +78,8 @@ def test_even_paths_only_are_a_period_of_two():
 def test_islands_are_reducible():
     assert not is_irreducible(ISLANDS)
     assert is_aperiodic(ISLANDS)
-    assert spectral_gap(ISLANDS) == pytest.approx(0, abs=1e-14)
+    assert spectral_gap(ISLANDS) == 0
+    assert relaxation_time(ISLANDS) == np.inf
     with pytest.raises(ValueError, match="T has 2 closed sets of states"):
         stationary_distribution(ISLANDS)
 
@@ -158,8 +159,20 @@ def test_a_chain_that_forgets_at_once_has_the_gap_one():
     assert spectral_gap([[1.0]]) == 1
 
 
-def test_relaxation_time_without_a_gap_is_infinite():
-    assert relaxation_time(np.eye(2)) == np.inf
+@pytest.mark.parametrize("n", [3, 20, 300])
+def test_relaxation_time_without_a_gap_is_infinite(rng, n):
+    """Two islands, also with states on the way to them, and two sides that take turns."""
+    one, other = (rng.dirichlet(np.ones(n), size=n) for _ in range(2))
+    none = np.zeros((n, n))
+    islands, turns = np.block([[one, none], [none, other]]), np.block([[none, one], [other, none]])
+    leaving = np.block([[islands, np.zeros((2 * n, 1))], [rng.dirichlet(np.ones(2 * n + 1))]])
+    for T in (np.eye(2), islands, turns, leaving):
+        assert spectral_gap(T) == 0
+        assert relaxation_time(T) == np.inf
+
+
+def test_states_on_the_way_leave_a_gap():
+    assert spectral_gap([[0.5, 0.5, 0], [0.5, 0.5, 0], [0.1, 0.2, 0.7]]) == pytest.approx(0.3, abs=1e-14)
 
 
 @pytest.mark.parametrize(
