@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ForcedGenerator", "check_runs_what_is_forced", "outcomes"]
+__all__ = ["ForcedGenerator", "check_runs_what_is_forced", "outcomes", "owner_of"]
 
 
 def outcomes[State](
@@ -60,29 +60,38 @@ def outcomes[State](
         raise ValueError(f"one step has more than {max_runs} outcomes of its random decisions")
 
 
-def check_runs_what_is_forced(step: Any, forced: str, runs: str = "step") -> None:
-    """Raise if a step method inherits what is forced from a class whose step it has overridden.
+def owner_of(step: Any, method: str) -> type | None:
+    """Return the class that a method of a step comes from; None if it is the step's own."""
+    if method in vars(step):
+        return None
+    return next(kind for kind in type(step).__mro__ if method in vars(kind))
+
+
+def check_runs_what_is_forced(step: Any, method: str, forced: type | None, what: str) -> None:
+    """Refuse a step whose chains run code that forcing its decisions would never look at.
 
     Parameters
     ----------
     step : BlockedStep
-    forced : str
-        The method that forces its decisions.
-    runs : str
-        The method that a chain runs.
+    method : str
+        What a chain runs.
+    forced : type or None
+        The class that what is forced comes from.
+    what : str
+        The name of that, for the error.
 
     Raises
     ------
     TypeError
+        If the method comes from a more derived class.
     """
-    for kind in type(step).__mro__:
-        if forced in vars(kind):
-            return
-        if runs in vars(kind):
-            raise TypeError(
-                f"{kind.__name__} has a {runs}() of its own, and inherits {forced}(), which forces the decisions of "
-                f"another one: override {forced}(), too"
-            )
+    owner = owner_of(step, method)
+    if owner is None or (forced is not None and owner is not forced and issubclass(owner, forced)):
+        where = "the instance" if owner is None else owner.__name__
+        raise TypeError(
+            f"step must run what is looked at, {what}, but {where} has a {method} of its own, which would not be: "
+            "define beside it what makes the same step with given decisions, such as forced_step(point, bits)"
+        )
 
 
 class ForcedGenerator:

@@ -14,7 +14,7 @@ import pytensor
 from scipy.sparse import coo_array, csr_array
 from scipy.special import softmax
 
-from pm_neural.diagnostics._forced import ForcedGenerator, outcomes
+from pm_neural.diagnostics._forced import ForcedGenerator, check_runs_what_is_forced, outcomes, owner_of
 from pm_neural.diagnostics._units import (
     Point,
     UnitStates,
@@ -326,30 +326,11 @@ def _check_that_it_runs(step: Any) -> None:
 
     forced = next((method for method in _FORCED_MATRIX if callable(getattr(step, method, None))), None)
     if forced is not None:
-        looked_at = {"step": (_owner(step, forced), f"its {forced}")}
-    elif isinstance(step, BinaryMetropolis):  # whose astep itself is run
-        looked_at = {"step": (ArrayStep, "its astep")}
-    else:  # by one unit at a time, which says nothing about another astep
-        looked_at = {
-            "step": (ArrayStep, "its astep"),
-            "astep": (BinaryGibbsMetropolis, "BinaryGibbsMetropolis.astep"),
-        }
-    for method, (certified, what) in looked_at.items():
-        owner = _owner(step, method)
-        if owner is None or (owner is not certified and issubclass(owner, certified)):
-            where = "the instance" if owner is None else owner.__name__
-            way_out = "define forced_step(point, bits) beside it, which makes the same step with given decisions"
-            raise TypeError(
-                f"step must run what is certified, {what}, but {where} has a {method} of its own, which would not be "
-                f"looked at; {way_out}"
-            )
-
-
-def _owner(step: Any, method: str) -> type | None:
-    """Return the class that a method of a step comes from; None if it is the step's own."""
-    if method in vars(step):
-        return None
-    return next(kind for kind in type(step).__mro__ if method in vars(kind))
+        check_runs_what_is_forced(step, "step", owner_of(step, forced), f"its {forced}")
+        return
+    check_runs_what_is_forced(step, "step", ArrayStep, "its astep")
+    if not isinstance(step, BinaryMetropolis):  # by one unit at a time, which says nothing about another astep
+        check_runs_what_is_forced(step, "astep", BinaryGibbsMetropolis, "BinaryGibbsMetropolis.astep")
 
 
 def _decision_matrix(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytensor
 
-from pm_neural.diagnostics._forced import check_runs_what_is_forced
+from pm_neural.diagnostics._forced import check_runs_what_is_forced, owner_of
 from pm_neural.diagnostics._units import Point, complete_point, two_values, unit_labels
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def _forcible(step: Any) -> tuple[Any, Model]:
             "step must be a step method with a method forced_stage(stage, point, bits), such as BlockGibbs or "
             f"NeuralSampling, got {type(step).__name__}"
         )
-    check_runs_what_is_forced(step, "forced_stage")
+    check_runs_what_is_forced(step, "step", owner_of(step, "forced_stage"), "its forced_stage")
     # PyMC keeps what a step was made with for pickling, the model always among it.
     model: Model = step.__getnewargs_ex__()[1]["model"]
     step = copy(step)

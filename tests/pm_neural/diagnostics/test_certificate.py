@@ -662,7 +662,7 @@ def test_a_step_that_runs_other_code_than_is_certified_is_refused(parameters, ki
         step = overridden(kind, method)([model["v"]], **options)
         right = kind([model["v"]], **options)
         for function in (certify, transition_matrix):
-            with pytest.raises(TypeError, match=f"step must run what is certified, .*Wrong has a {method} of its own"):
+            with pytest.raises(TypeError, match=f"step must run what is looked at, .*Wrong has a {method} of its own"):
                 function(step)
         assert certify(right)
         setattr(right, method, getattr(step, method))
