@@ -46,7 +46,8 @@ def pack_spikes(units: np.ndarray, times: np.ndarray, n_neurons: int, duration: 
     units, times = units[order], times[order]
     rank = np.arange(units.size) - np.searchsorted(units, units)
     rows[units, rank] = times
-    return np.concatenate([np.array([n_neurons, duration], np.float32), rows.ravel()])
+    header = np.array([n_neurons, duration], np.float64).view(np.float32)
+    return np.concatenate([header, rows.ravel()])
 
 
 def unpack_spikes(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray, int, float]:
@@ -56,8 +57,9 @@ def unpack_spikes(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray, int, floa
         bits = np.unpackbits(packed[4 * _HEADER :], count=n_steps * n_neurons)
         times, units = np.nonzero(bits.reshape(n_steps, n_neurons))
         return units, times, n_neurons, n_steps
-    n_neurons, duration = int(packed[0]), float(packed[1])
-    rows = packed[_HEADER:].reshape(n_neurons, -1)
+    n_neurons, duration = packed[: 2 * _HEADER].copy().view(np.float64).tolist()
+    n_neurons = int(n_neurons)
+    rows = packed[2 * _HEADER :].reshape(n_neurons, -1)
     units, places = np.nonzero(~np.isnan(rows))
     times = rows[units, places].astype(np.float64)
     order = np.argsort(times, kind="stable")

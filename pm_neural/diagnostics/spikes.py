@@ -29,15 +29,20 @@ class SpikeRaster:
         Auxiliary hidden neurons included, which come last.
     duration : float
         The time between the first draw's beginning and the last draw.
+    continuous : bool
+        Whether time is continuous: `times` are then in refractory periods, not in steps.
     """
 
     neurons: np.ndarray = field(repr=False)
     times: np.ndarray = field(repr=False)
     n_neurons: int
     duration: float
+    continuous: bool = False
 
     def states(self, tau: int) -> np.ndarray:
         """Return which neurons are on after each step, those that were on at the beginning left out.
+
+        Only in discrete time, and for neurons that are updated once in each step: ``order`` "sequential" or "blocks".
 
         Parameters
         ----------
@@ -47,7 +52,17 @@ class SpikeRaster:
         Returns
         -------
         ndarray of int8, shape (n_steps, n_neurons)
+
+        Raises
+        ------
+        ValueError
+            In continuous time, which has no steps.
         """
+        if self.continuous:
+            raise ValueError(
+                "the raster must be of discrete time for states after each step; in continuous time a neuron is on for "
+                "one refractory period, the unit of times, after each of its spikes"
+            )
         last = np.full((int(self.duration), self.n_neurons), -np.inf)
         steps = self.times.astype(np.int64)
         last[steps, self.neurons] = steps
@@ -88,11 +103,13 @@ def spike_raster(idata: xr.DataTree, chain: int = 0, *, sampler: int = 0) -> Spi
         raise ValueError(
             f"sampler must be one of {n_samplers} that have recorded spikes, counted from 0, got {sampler}"
         )
-    spikes = [unpack_spikes(np.asarray(draw[sampler])) for draw in of_chain]
+    packed = [np.asarray(draw[sampler]) for draw in of_chain]
+    spikes = [unpack_spikes(draw) for draw in packed]
     duration = spikes[0][3]
     return SpikeRaster(
         neurons=np.concatenate([units for units, *_ in spikes]),
         times=np.concatenate([times + k * duration for k, (_, times, *_) in enumerate(spikes)]),
         n_neurons=spikes[0][2],
         duration=duration * len(spikes),
+        continuous=packed[0].dtype != np.uint8,
     )

@@ -71,3 +71,14 @@ def test_nothing_recorded(network):
 def test_states_follow_from_spikes():
     raster = SpikeRaster(np.array([0, 1, 0]), np.array([1, 2, 5]), n_neurons=2, duration=7)
     np.testing.assert_array_equal(raster.states(2), [[0, 0], [1, 0], [1, 1], [0, 1], [0, 0], [1, 0], [1, 0]])
+
+
+def test_continuous_time_has_no_states_after_steps(network):
+    with network:
+        step = pmn.NeuralSampling([network["v"]], record_spikes=True, time="continuous", steps_per_draw=0.1)
+        idata = pm.sample(30, tune=0, step=step, random_seed=1, **QUIET)
+    raster = spike_raster(idata)
+    assert raster.continuous
+    assert raster.duration == pytest.approx(3, rel=1e-15)  # 3.00000004 if 0.1 were kept in float32
+    with pytest.raises(ValueError, match="the raster must be of discrete time"):
+        raster.states(1)
