@@ -446,7 +446,15 @@ class NeuralSampling(ProgressColumns, OwnStarts, ChosenVariables, BlockedStep):
     def _packed(self, recorder: Recorder) -> np.ndarray:
         units = np.concatenate([np.empty(0, np.int32), *(units for units, _ in recorder.events)])
         times = np.concatenate([np.empty(0, np.int32), *(times for _, times in recorder.events)])
-        return pack_spikes(units, times, self._n_neurons, self.steps_per_draw, self.dynamics.continuous)
+        return pack_spikes(
+            units,
+            times,
+            self._n_neurons,
+            self.steps_per_draw,
+            self.dynamics.continuous,
+            self.dynamics.tau,
+            self.dynamics.order != "random",
+        )
 
     def _check_values(self, point: Mapping[str, np.ndarray]) -> None:
         for name, values in self._values.items():

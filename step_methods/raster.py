@@ -7,15 +7,46 @@ So the spikes of a draw are packed into one of two vectors that tell how to read
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["pack_spikes", "unpack_spikes"]
+__all__ = ["Spikes", "pack_spikes", "unpack_spikes"]
 
-_HEADER = 2  # numbers at the beginning: how many neurons, how long
+# Numbers at the beginning: how many neurons, how long, the refractory period, and whether each neuron is updated once
+# in a step.
+_HEADER = 4
 
 
-def pack_spikes(units: np.ndarray, times: np.ndarray, n_neurons: int, duration: float, continuous: bool) -> np.ndarray:
+class Spikes(NamedTuple):
+    """The spikes between two draws, and what they mean.
+
+    Attributes
+    ----------
+    units : ndarray of int, shape (n_spikes,)
+        The neuron of each spike, in order of time.
+    times : ndarray, shape (n_spikes,)
+        Steps from 0 on, or times in refractory periods.
+    n_neurons : int
+    duration : float
+        Steps, or refractory periods, between the draws.
+    tau : float
+        The refractory period in steps; 1 in continuous time, whose unit it is.
+    once : bool
+        Whether each neuron is updated once in a step; not in random order.
+    """
+
+    units: np.ndarray
+    times: np.ndarray
+    n_neurons: int
+    duration: float
+    tau: float
+    once: bool
+
+
+def pack_spikes(
+    units: np.ndarray, times: np.ndarray, n_neurons: int, duration: float, continuous: bool, tau: float, once: bool
+) -> np.ndarray:
     """Put the spikes between two draws into one vector.
 
     Parameters
@@ -28,6 +59,9 @@ def pack_spikes(units: np.ndarray, times: np.ndarray, n_neurons: int, duration: 
     duration : float
         Steps, or refractory periods, between the draws.
     continuous : bool
+    tau : float
+    once : bool
+        See `Spikes`.
 
     Returns
     -------
@@ -39,28 +73,27 @@ def pack_spikes(units: np.ndarray, times: np.ndarray, n_neurons: int, duration: 
         n_steps = int(duration)
         grid = np.zeros((n_steps, n_neurons), bool)
         grid[times, units] = True
-        header = np.array([n_neurons, n_steps], np.int32).view(np.uint8)
+        header = np.array([n_neurons, n_steps, tau, once], np.int32).view(np.uint8)
         return np.concatenate([header, np.packbits(grid)])
     rows = np.full((n_neurons, math.ceil(duration) + 1), np.nan, np.float32)
     order = np.lexsort((times, units))
     units, times = units[order], times[order]
     rank = np.arange(units.size) - np.searchsorted(units, units)
     rows[units, rank] = times
-    header = np.array([n_neurons, duration], np.float64).view(np.float32)
+    header = np.array([n_neurons, duration, 1, once], np.float64).view(np.float32)
     return np.concatenate([header, rows.ravel()])
 
 
-def unpack_spikes(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray, int, float]:
-    """Return the neurons and the times of the spikes in order of time, the number of neurons and the duration."""
+def unpack_spikes(packed: np.ndarray) -> Spikes:
+    """Read the spikes of a draw from the vector that they were put into."""
     if packed.dtype == np.uint8:
-        n_neurons, n_steps = (int(number) for number in packed[: 4 * _HEADER].copy().view(np.int32))
+        n_neurons, n_steps, tau, once = packed[: 4 * _HEADER].copy().view(np.int32).tolist()
         bits = np.unpackbits(packed[4 * _HEADER :], count=n_steps * n_neurons)
         times, units = np.nonzero(bits.reshape(n_steps, n_neurons))
-        return units, times, n_neurons, n_steps
-    n_neurons, duration = packed[: 2 * _HEADER].copy().view(np.float64).tolist()
-    n_neurons = int(n_neurons)
-    rows = packed[2 * _HEADER :].reshape(n_neurons, -1)
+        return Spikes(units, times, n_neurons, n_steps, tau, bool(once))
+    n_neurons, duration, tau, once = packed[: 2 * _HEADER].copy().view(np.float64).tolist()
+    rows = packed[2 * _HEADER :].reshape(int(n_neurons), -1)
     units, places = np.nonzero(~np.isnan(rows))
     times = rows[units, places].astype(np.float64)
     order = np.argsort(times, kind="stable")
-    return units[order], times[order], n_neurons, duration
+    return Spikes(units[order], times[order], int(n_neurons), duration, tau, bool(once))

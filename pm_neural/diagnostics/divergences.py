@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isqrt
+from math import ceil, isqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +34,9 @@ __all__ = [
 _MIN_DRAWS = 16
 # Batches of one chain: more do not help the error, and each keeps a row of all states.
 _MAX_BATCHES = 100
+# A batch is as many autocorrelation times long, as far as so many batches are left of all chains.
+_TIMES_A_BATCH = 10
+_MIN_BATCHES = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,9 +175,10 @@ def state_probabilities(
 
     Notes
     -----
-    The errors are those of batch means [1]_: each chain is cut into about √n_draws batches, and the means of the
-    batches of all chains scatter around the overall mean. So both correlated draws and chains that disagree enlarge
-    the errors. They are too small where a batch is not longer than the autocorrelation time.
+    The errors are those of batch means [1]_: each chain is cut into about √n_draws batches, or fewer so that a batch is
+    as long as ten autocorrelation times, and the means of the batches of all chains scatter around the overall mean. So
+    both correlated draws and chains that disagree enlarge the errors. A warning says so where the chains are too short
+    for that, and the errors too small.
 
     References
     ----------
@@ -314,21 +319,42 @@ def _from_numbers(numbers: np.ndarray, states: np.ndarray, units: tuple[str, ...
     n_states = len(states)
     p = np.bincount(numbers.ravel(), minlength=n_states) / numbers.size
 
-    batches_per_chain = min(isqrt(n_draws), _MAX_BATCHES)
-    length = n_draws // batches_per_chain
-    # Draws that fill no batch are left out of the errors, at the start of the chain.
-    in_batches = numbers[:, n_draws - batches_per_chain * length :].reshape(-1, length)
-    n_batches = len(in_batches)
-    row_starts = np.arange(n_batches)[:, None] * n_states
-    counts = np.bincount((row_starts + in_batches).ravel(), minlength=n_batches * n_states)
-    batches = counts.reshape(n_batches, n_states) / length
-
-    variance = batches.var(axis=0, ddof=1) / n_batches
     independent = (p * (1 - p)).sum()
+    length = n_draws // min(isqrt(n_draws), _MAX_BATCHES)
+    longest = max(length, n_draws // max(2, ceil(_MIN_BATCHES / len(numbers))))
+    while True:
+        batches = _batch_means(numbers, length, n_states)
+        total = batches.var(axis=0, ddof=1).sum()
+        # Batch means of independent draws have the variance p (1 − p) / length.
+        needed = ceil(_TIMES_A_BATCH * length * total / independent) if independent > 0 else length
+        if needed <= length:
+            break
+        if length == longest:
+            if needed > 2 * length:  # more than the scatter of so few batches makes of it
+                warnings.warn(
+                    f"the errors of the probabilities may be too small: the chains have {n_draws} draws each, and "
+                    f"should have some {ceil(needed * _MIN_BATCHES / len(numbers))} for an autocorrelation time of about "
+                    f"{needed // _TIMES_A_BATCH}",
+                    UserWarning,
+                    stacklevel=4,
+                )
+            break
+        length = min(needed, longest)
+
+    variance = batches.var(axis=0, ddof=1) / len(batches)
     total = variance.sum()
     with np.errstate(divide="ignore", invalid="ignore"):
         effective = float(np.divide(independent, total)) if independent > 0 else np.nan
     return StateProbabilities(p, np.sqrt(variance), states, units, effective, batches)
+
+
+def _batch_means(numbers: np.ndarray, length: int, n_states: int) -> np.ndarray:
+    """Return the probabilities within each batch; draws that fill none are left out, at the start of the chain."""
+    n_draws = numbers.shape[1]
+    in_batches = numbers[:, n_draws % length :].reshape(-1, length)
+    row_starts = np.arange(len(in_batches))[:, None] * n_states
+    counts = np.bincount((row_starts + in_batches).ravel(), minlength=len(in_batches) * n_states)
+    return counts.reshape(-1, n_states) / length
 
 
 def _pair(

@@ -31,6 +31,10 @@ class SpikeRaster:
         The time between the first draw's beginning and the last draw.
     continuous : bool
         Whether time is continuous: `times` are then in refractory periods, not in steps.
+    tau : float or None
+        The refractory period, in the unit of `times`; None if it is not known.
+    once : bool
+        Whether each neuron is updated once in a step, as it is not in random order.
     """
 
     neurons: np.ndarray = field(repr=False)
@@ -38,16 +42,18 @@ class SpikeRaster:
     n_neurons: int
     duration: float
     continuous: bool = False
+    tau: float | None = None
+    once: bool = True
 
-    def states(self, tau: int) -> np.ndarray:
+    def states(self, tau: int | None = None) -> np.ndarray:
         """Return which neurons are on after each step, those that were on at the beginning left out.
 
         Only in discrete time, and for neurons that are updated once in each step: ``order`` "sequential" or "blocks".
 
         Parameters
         ----------
-        tau : int
-            The refractory period.
+        tau : int, optional
+            The refractory period; by default the one that was recorded.
 
         Returns
         -------
@@ -56,13 +62,24 @@ class SpikeRaster:
         Raises
         ------
         ValueError
-            In continuous time, which has no steps.
+            In continuous time, which has no steps; in random order, in which a neuron is on for another number of
+            steps than `tau`; if `tau` is not the one that was recorded, or none was and none is given.
         """
         if self.continuous:
             raise ValueError(
                 "the raster must be of discrete time for states after each step; in continuous time a neuron is on for "
                 "one refractory period, the unit of times, after each of its spikes"
             )
+        if not self.once:
+            raise ValueError(
+                "the raster must be of neurons that are updated once in a step; in random order some are updated "
+                "several times and others not at all, and the spikes do not tell which: read the draws instead"
+            )
+        if self.tau is not None and tau is not None and tau != self.tau:
+            raise ValueError(f"tau must be {self.tau}, with which the spikes were recorded, got {tau}")
+        tau = tau if self.tau is None else int(self.tau)
+        if tau is None:
+            raise ValueError("tau must be given, since the raster was not recorded with it")
         last = np.full((int(self.duration), self.n_neurons), -np.inf)
         steps = self.times.astype(np.int64)
         last[steps, self.neurons] = steps
@@ -105,11 +122,13 @@ def spike_raster(idata: xr.DataTree, chain: int = 0, *, sampler: int = 0) -> Spi
         )
     packed = [np.asarray(draw[sampler]) for draw in of_chain]
     spikes = [unpack_spikes(draw) for draw in packed]
-    duration = spikes[0][3]
+    first = spikes[0]
     return SpikeRaster(
-        neurons=np.concatenate([units for units, *_ in spikes]),
-        times=np.concatenate([times + k * duration for k, (_, times, *_) in enumerate(spikes)]),
-        n_neurons=spikes[0][2],
-        duration=duration * len(spikes),
+        neurons=np.concatenate([draw.units for draw in spikes]),
+        times=np.concatenate([draw.times + k * first.duration for k, draw in enumerate(spikes)]),
+        n_neurons=first.n_neurons,
+        duration=first.duration * len(spikes),
         continuous=packed[0].dtype != np.uint8,
+        tau=first.tau,
+        once=first.once,
     )

@@ -21,12 +21,13 @@ def test_packing_round_trip(rng, continuous, n_spikes):
     else:
         places = np.sort(rng.choice(10 * 13, n_spikes, replace=False))
         times, units, duration = places // 10, places % 10, 13
-    packed = pack_spikes(units, times, 10, duration, continuous)
-    got_units, got_times, n_neurons, got_duration = unpack_spikes(packed)
-    np.testing.assert_array_equal(got_units, units)
-    np.testing.assert_allclose(got_times, times, rtol=1e-6)
-    assert (n_neurons, got_duration) == (10, duration)
-    assert packed.shape == pack_spikes(units[:0], times[:0], 10, duration, continuous).shape
+    how = 10, duration, continuous, 1 if continuous else 5, not continuous
+    packed = pack_spikes(units, times, *how)
+    got = unpack_spikes(packed)
+    np.testing.assert_array_equal(got.units, units)
+    np.testing.assert_allclose(got.times, times, rtol=1e-6)
+    assert (got.n_neurons, got.duration, continuous, got.tau, got.once) == how
+    assert packed.shape == pack_spikes(units[:0], times[:0], *how).shape
 
 
 @pytest.fixture
@@ -71,6 +72,29 @@ def test_nothing_recorded(network):
 def test_states_follow_from_spikes():
     raster = SpikeRaster(np.array([0, 1, 0]), np.array([1, 2, 5]), n_neurons=2, duration=7)
     np.testing.assert_array_equal(raster.states(2), [[0, 0], [1, 0], [1, 1], [0, 1], [0, 0], [1, 0], [1, 0]])
+
+
+def test_states_know_the_refractory_period():
+    raster = SpikeRaster(np.array([0]), np.array([1]), n_neurons=1, duration=5, tau=2)
+    np.testing.assert_array_equal(raster.states(), [[0], [1], [1], [0], [0]])
+    with pytest.raises(ValueError, match="tau must be 2, with which the spikes were recorded, got 3"):
+        raster.states(3)
+    with pytest.raises(ValueError, match="tau must be given"):
+        SpikeRaster(np.array([0]), np.array([1]), n_neurons=1, duration=5).states()
+
+
+@pytest.mark.parametrize("order", ["sequential", "random"])
+def test_states_of_a_raster_are_those_of_the_draws(network, order):
+    with network:
+        step = pmn.NeuralSampling([network["v"]], tau=4, record_spikes=True, order=order)
+        idata = pm.sample(200, tune=0, step=step, random_seed=1, **QUIET)
+    raster = spike_raster(idata)
+    if order == "random":
+        with pytest.raises(ValueError, match="the raster must be of neurons that are updated once in a step"):
+            raster.states()
+    else:
+        v = idata.posterior["v"].values[0]
+        np.testing.assert_array_equal(raster.states()[10:, : v.shape[1]], v[10:])
 
 
 def test_continuous_time_has_no_states_after_steps(network):
