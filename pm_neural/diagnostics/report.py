@@ -11,15 +11,26 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from pm_neural.diagnostics._state_functions import (
+    SAMPLE_DIMS,
+    count_starts,
+    energies,
+    is_counted,
+    r_hat_functions,
+)
+
 __all__ = ["Report", "report"]
 
-_SAMPLE_DIMS = ["chain", "draw"]
 _LABELS_SHOWN = 20
+_HIGHEST_R_HAT = 1.05
+_CHANCE_OF_ONE_START = 0.01
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
     """Diagnostics of a set of chains; `print` shows them in short.
+
+    What it finds fault with are its `complaints`; the rest is for you to judge.
 
     Units are named as in the rows of `summary`, so that ``summary.loc[frozen_units["v"]]`` works.
 
@@ -40,6 +51,18 @@ class Report:
         Number of units held at observed values, of the variables where some were observed.
     ess_energy : dict of str to float
         Bulk ESS of the energy, one entry for each step method that recorded it.
+    disagreeing_units : dict of str to list of str
+        Units on which chains disagree: their R-hat is above 1.05.
+    nan_units : dict of str to list of str
+        Units that changed, or may have, but have no R-hat: it is NaN for a single chain, for fewer than four draws and
+        where a draw is NaN.
+    r_hat_functions : dict of str to float
+        R-hat of functions of the state, which see what no single unit shows: the energies, the total activity of each
+        variable with whole-numbered units, and the first principal component of each variable. The component is that
+        of the first halves of the chains, and its R-hat that of the second halves: in as many dimensions as there are
+        units, some direction always tells draws from those that it was chosen by. NaN where there is no R-hat.
+    n_starts : dict of str to int
+        In how many different states the chains began, one entry for each step method that recorded it.
     n_chains, n_draws : int
         Number of chains, and of draws in each.
     """
@@ -50,8 +73,48 @@ class Report:
     stuck_units: dict[str, list[str]]
     n_clamped: dict[str, int]
     ess_energy: dict[str, float]
+    disagreeing_units: dict[str, list[str]]
+    nan_units: dict[str, list[str]]
+    r_hat_functions: dict[str, float]
+    n_starts: dict[str, int]
     n_chains: int
     n_draws: int
+
+    @property
+    def complaints(self) -> list[str]:
+        """Sentences on what is wrong with the chains, and what to do; none if nothing was found.
+
+        A unit that never changed is no fault by itself, and not among them.
+        """
+        # Chains that coins start share a state by chance where few units are free.
+        n_free = self.overview["units"].sum() - sum(map(len, self.frozen_units.values()))
+        by_chance = 0.5 ** (n_free * (self.n_chains - 1)) > _CHANCE_OF_ONE_START
+        sentences = [
+            fill(
+                f"All {self.n_chains} chains began in the same state ({name}), so that R-hat says little: they may all "
+                "have missed the same parts of the distribution. Give each a start of its own",
+                width=100,
+                subsequent_indent="    ",
+            )
+            for name, n_starts in self.n_starts.items()
+            if n_starts == 1 and not by_chance
+        ]
+        sentences += self._sentences(
+            self.disagreeing_units,
+            f"differ between the chains (R-hat above {_HIGHEST_R_HAT})",
+        )
+        functions = [f"{name} {r_hat:.3g}" for name, r_hat in self.r_hat_functions.items() if r_hat > _HIGHEST_R_HAT]
+        if functions:
+            sentences.append(
+                fill(
+                    f"R-hat of functions of the state: {', '.join(functions)}. The chains are in different parts of "
+                    "the distribution: sample longer, with more sweeps_per_draw, until they move between them",
+                    width=100,
+                    subsequent_indent="    ",
+                )
+            )
+        sentences += self._sentences(self.nan_units, "have no R-hat (NaN), which takes two chains and four draws")
+        return sentences
 
     def __str__(self) -> str:
         overview = self.overview.to_string(float_format="{:.4g}".format)
@@ -62,6 +125,7 @@ class Report:
         ]
         lines += self._sentences(self.frozen_units, "never changed, so that R-hat is silent on them")
         lines += self._sentences(self.stuck_units, "did not change in at least one chain")
+        lines += self.complaints
         return "\n".join(lines).rstrip()
 
     def _sentences(self, units: dict[str, list[str]], what: str) -> list[str]:
@@ -77,12 +141,13 @@ class Report:
 
 
 def report(idata: xr.DataTree, var_names: str | Sequence[str] | None = None) -> Report:
-    """Summarize chains, and name the units that never changed.
+    """Summarize chains, and say what their R-hat and ESS do not.
 
     A unit that never changes has no R-hat and the full ESS, so that the usual checks pass it in
     silence. That may be right, where its probability is close to 0 or 1, or a sign that the chains
     are stuck. And a network may be slow as a whole while each of its units seems well mixed: that
-    shows in the ESS of the energy and of the total activity.
+    shows in the ESS of the energy and of the total activity, and in R-hat of these and of the first principal
+    component.
 
     Parameters
     ----------
@@ -107,7 +172,7 @@ def report(idata: xr.DataTree, var_names: str | Sequence[str] | None = None) -> 
         If it has no posterior with chains and draws, or a variable is not in it.
     """
     # Like PyMC, we load ArviZ when it is needed; it takes longer than all the rest.
-    from arviz_stats import summary
+    from arviz_stats import rhat, summary
 
     posterior = read_posterior(idata)
     names = read_names(var_names, posterior)
@@ -119,19 +184,25 @@ def report(idata: xr.DataTree, var_names: str | Sequence[str] | None = None) -> 
         if _free_units(name, posterior) != name
     }
 
-    draws = posterior[looked_at]
-    frozen = draws.min(_SAMPLE_DIMS) == draws.max(_SAMPLE_DIMS)
-    stuck = (draws.min("draw") == draws.max("draw")).any("chain") & ~frozen
+    units = posterior[looked_at]
+    frozen = units.min(SAMPLE_DIMS) == units.max(SAMPLE_DIMS)
+    stuck = (units.min("draw") == units.max("draw")).any("chain") & ~frozen
     with _quiet():
+        r_hat = rhat(units).where(~frozen)
+        disagreeing, is_nan = r_hat > _HIGHEST_R_HAT, r_hat.isnull() & ~frozen
         return Report(
             summary=summary(posterior[names]),
-            overview=_overview(draws, frozen),
+            overview=_overview(units, r_hat, frozen),
             frozen_units={name: _labels(frozen[[name]]) for name in looked_at},
             stuck_units={name: _labels(stuck[[name]]) for name in looked_at},
             n_clamped=n_clamped,
             ess_energy=_ess_energy(idata),
-            n_chains=draws.sizes["chain"],
-            n_draws=draws.sizes["draw"],
+            disagreeing_units={name: _labels(disagreeing[[name]]) for name in looked_at},
+            nan_units={name: _labels(is_nan[[name]]) for name in looked_at},
+            r_hat_functions=r_hat_functions(units, energies(idata)),
+            n_starts=count_starts(idata),
+            n_chains=units.sizes["chain"],
+            n_draws=units.sizes["draw"],
         )
 
 
@@ -142,11 +213,11 @@ def read_posterior(idata: xr.DataTree) -> xr.Dataset:
         raise ValueError(f"idata must have a group 'posterior', got the groups {sorted(idata.children)}")
     posterior = idata["posterior"].to_dataset()
     for name, draws in posterior.items():
-        if not set(_SAMPLE_DIMS) <= set(draws.dims):
+        if not set(SAMPLE_DIMS) <= set(draws.dims):
             raise ValueError(f"idata.posterior[{name!r}] must have the dims chain and draw, got {draws.dims}")
         if draws.dtype == bool:  # which ArviZ cannot subtract
             posterior[name] = draws.astype(np.int64)
-    return posterior.transpose(*_SAMPLE_DIMS, ...)
+    return posterior.transpose(*SAMPLE_DIMS, ...)
 
 
 def read_names(var_names: str | Sequence[str] | None, posterior: xr.Dataset) -> list[str]:
@@ -172,11 +243,10 @@ def _quiet() -> warnings.catch_warnings:
     return warnings.catch_warnings(action="ignore", category=RuntimeWarning)
 
 
-def _overview(draws: xr.Dataset, frozen: xr.Dataset) -> pd.DataFrame:
-    from arviz_stats import ess, rhat
+def _overview(draws: xr.Dataset, r_hat: xr.Dataset, frozen: xr.Dataset) -> pd.DataFrame:
+    from arviz_stats import ess
 
     bulk, tail = (ess(draws, method=method).where(~frozen) for method in ("bulk", "tail"))
-    r_hat = rhat(draws).where(~frozen)
     rows = {
         name: {
             "units": frozen[name].size,
@@ -193,22 +263,17 @@ def _overview(draws: xr.Dataset, frozen: xr.Dataset) -> pd.DataFrame:
 def _ess_activity(draws: xr.DataArray) -> float:
     from arviz_stats import ess
 
-    units = [dim for dim in draws.dims if dim not in _SAMPLE_DIMS]
-    if not units or draws.dtype.kind not in "iu":
+    if not is_counted(draws):
         return np.nan
-    activity = draws.sum(units)
+    activity = draws.sum([dim for dim in draws.dims if dim not in SAMPLE_DIMS])
     return float(ess(activity)) if activity.min() < activity.max() else np.nan
 
 
 def _ess_energy(idata: xr.DataTree) -> dict[str, float]:
-    from arviz_base import dataset_to_dataframe
     from arviz_stats import ess
 
-    if "sample_stats" not in idata.children or "network_energy" not in idata["sample_stats"]:
-        return {}
-    energy = idata["sample_stats"].to_dataset()[["network_energy"]].rename(network_energy="energy")
-    table = dataset_to_dataframe(ess(energy).expand_dims("statistic"), sample_dims=["statistic"])
-    return {str(label): float(value) for label, value in table.iloc[0].items()}
+    recorded = energies(idata)
+    return {str(name): float(value) for name, value in ess(recorded).items()} if recorded else {}
 
 
 def _labels(flags: xr.Dataset) -> list[str]:

@@ -201,3 +201,79 @@ def test_bad_input_is_refused(bits):
         report(xr.DataTree.from_dict({"posterior": xr.Dataset({"v": ("draw", [0, 1])})}))
     with pytest.raises(ValueError, match=r"var_names must name variables .*\['v'\], got 'w'"):
         report(idata, ["v", "w"])
+
+
+def starts(*hashes):
+    """Give each chain the hash of its start, in every draw."""
+    return np.repeat(np.array(hashes)[:, None], 200, axis=1)
+
+
+def test_chains_that_began_in_the_same_state_are_named(bits):
+    result = report(tree({"v": bits(10)}, {"start_hash": starts(-7, -7, -7, -7)}))
+    assert result.n_starts == {"start_hash": 1}
+    (complaint,) = result.complaints
+    assert complaint.startswith("All 4 chains began in the same state (start_hash)")
+    assert complaint in str(result)
+    result = report(tree({"v": bits(10)}, {"start_hash": starts(-7, 3, -7, -7)}))
+    assert (result.n_starts, result.complaints) == ({"start_hash": 2}, [])
+
+
+def test_starts_of_several_step_methods_are_kept_apart(bits):
+    hashes = np.stack([starts(1, 2, 3, 4), starts(5, 5, 5, 5)], axis=-1)
+    result = report(tree({"v": bits(10)}, {"start_hash": hashes}))
+    assert result.n_starts == {"start_hash[0]": 4, "start_hash[1]": 1}
+    assert [complaint[:52] for complaint in result.complaints] == [
+        "All 4 chains began in the same state (start_hash[1])"
+    ]
+
+
+def test_chains_of_two_units_may_share_a_start_by_chance(bits):
+    v = bits(10)
+    v[..., 2:] = 1  # as evidence may force them, at the start as well
+    assert report(tree({"v": v}, {"start_hash": starts(7, 7, 7, 7)})).complaints == []
+
+
+def test_one_chain_shares_its_start_with_nobody(bits):
+    result = report(tree({"v": bits(10)[:1]}, {"start_hash": starts(7)}))
+    assert not any("began in the same state" in complaint for complaint in result.complaints)
+
+
+def test_units_that_differ_between_chains_are_named(bits):
+    v = bits(4)
+    v[1, :, 2] = 1 - (bits()[1] & bits()[1] & bits()[1])  # up with 7/8 in one chain
+    v[..., 3] = np.array([0, 1, 0, 1])[:, None]
+    result = report(tree({"v": v}))
+    assert result.disagreeing_units == {"v": ["v[2]", "v[3]"]}
+    assert "v: 2 of 4 units differ between the chains (R-hat above 1.05): v[2] v[3]" in result.complaints
+
+
+def test_r_hat_of_functions_sees_what_no_unit_shows(rng):
+    # In half of the chains units come in equal pairs, in the others in opposite ones: no unit tells.
+    first = rng.integers(0, 2, size=(4, 1000, 5))
+    v = np.concatenate([first, first], axis=2)
+    v[2:, :, 5:] = 1 - first[2:]
+    result = report(tree({"v": v}, {"network_energy": rng.normal(size=(4, 1000))}))
+    assert result.disagreeing_units == {"v": []}
+    assert result.overview.loc["v", "max r_hat"] < 1.02
+    assert result.r_hat_functions["activity of v"] > 1.05
+    assert result.r_hat_functions["energy"] < 1.02
+    (complaint,) = result.complaints
+    assert "activity of v" in complaint
+    assert "energy" not in complaint
+
+
+def test_r_hat_that_is_nan_is_named(bits, rng):
+    x = rng.normal(size=(4, 200, 3))
+    x[2, 5, 1] = np.nan
+    result = report(tree({"x": x, "v": 0 * bits(2)}))
+    assert result.nan_units == {"x": ["x[1]"], "v": []}
+    (complaint,) = result.complaints
+    assert complaint == "x: 1 of 3 units have no R-hat (NaN), which takes two chains and four draws: x[1]"
+    assert report(tree({"v": bits(2)[:1]})).nan_units == {"v": ["v[0]", "v[1]"]}
+
+
+def test_chains_that_mix_give_no_complaint(bits, rng):
+    stats = {"network_energy": rng.normal(size=(4, 200)), "start_hash": starts(1, 2, 3, 4)}
+    result = report(tree({"v": bits(8), "x": rng.normal(size=(4, 200))}, stats))
+    assert result.complaints == []
+    assert set(result.r_hat_functions) == {"energy", "activity of v", "first component of v"}
