@@ -26,7 +26,7 @@ from pm_neural.diagnostics.partition import (
     log_likelihood,
     log_partition,
 )
-from pm_neural.diagnostics.report import Report, report
+from pm_neural.diagnostics.report import Report, ShortChains, report
 from pm_neural.diagnostics.spikes import SpikeRaster, spike_raster
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "LogLikelihood",
     "LogPartition",
     "Report",
+    "ShortChains",
     "SpikeRaster",
     "StateProbabilities",
     "TransitionMatrix",

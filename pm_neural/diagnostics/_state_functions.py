@@ -29,14 +29,14 @@ def energies(idata: xr.DataTree) -> xr.Dataset:
     """
     if "sample_stats" not in idata.children or "network_energy" not in idata["sample_stats"]:
         return xr.Dataset()
-    return _split_by_step(idata["sample_stats"]["network_energy"].rename("energy"))
+    return _split_by_step(idata["sample_stats"].to_dataset()["network_energy"].rename("energy"))
 
 
 def count_starts(idata: xr.DataTree) -> dict[str, int]:
     """Count the different states that chains began in, for each step method that recorded it."""
     if "sample_stats" not in idata.children or "start_hash" not in idata["sample_stats"]:
         return {}
-    hashes = _split_by_step(idata["sample_stats"]["start_hash"])
+    hashes = _split_by_step(idata["sample_stats"].to_dataset()["start_hash"])
     return {str(name): len(np.unique(values[:, 0])) for name, values in hashes.items()}
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from textwrap import fill
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from pm_neural.diagnostics._short_chains import ShortChains, run_short_chains
 from pm_neural.diagnostics._state_functions import (
     SAMPLE_DIMS,
     count_starts,
@@ -18,8 +20,12 @@ from pm_neural.diagnostics._state_functions import (
     is_counted,
     r_hat_functions,
 )
+from step_methods.checks import at_least
 
-__all__ = ["Report", "report"]
+if TYPE_CHECKING:
+    import pymc as pm
+
+__all__ = ["Report", "ShortChains", "report"]
 
 _LABELS_SHOWN = 20
 _HIGHEST_R_HAT = 1.05
@@ -65,6 +71,9 @@ class Report:
         In how many different states the chains began, one entry for each step method that recorded it.
     n_chains, n_draws : int
         Number of chains, and of draws in each.
+    short_chains : ShortChains or None
+        What short chains from over-dispersed starts say of the draws, if the report was given the model: its `table`
+        has a row for each function of state with the range of the draws and how many short chains ended outside of it.
     """
 
     summary: pd.DataFrame = field(repr=False)
@@ -79,6 +88,7 @@ class Report:
     n_starts: dict[str, int]
     n_chains: int
     n_draws: int
+    short_chains: ShortChains | None = field(default=None, repr=False)
 
     @property
     def complaints(self) -> list[str]:
@@ -92,7 +102,8 @@ class Report:
         sentences = [
             fill(
                 f"All {self.n_chains} chains began in the same state ({name}), so that R-hat says little: they may all "
-                "have missed the same parts of the distribution. Give each a start of its own",
+                "have missed the same parts of the distribution. Give each a start of its own, and the model to this "
+                "report",
                 width=100,
                 subsequent_indent="    ",
             )
@@ -114,7 +125,7 @@ class Report:
                 )
             )
         sentences += self._sentences(self.nan_units, "have no R-hat (NaN), which takes two chains and four draws")
-        return sentences
+        return sentences + (self.short_chains.complaints if self.short_chains else [])
 
     def __str__(self) -> str:
         overview = self.overview.to_string(float_format="{:.4g}".format)
@@ -125,6 +136,10 @@ class Report:
         ]
         lines += self._sentences(self.frozen_units, "never changed, so that R-hat is silent on them")
         lines += self._sentences(self.stuck_units, "did not change in at least one chain")
+        if self.short_chains:
+            short = self.short_chains
+            starts = "" if short.n_starts is None else f" from {short.n_starts} starts"
+            lines.append(f"held against the ends of {short.n_chains} short chains of {short.n_draws} draws{starts}")
         lines += self.complaints
         return "\n".join(lines).rstrip()
 
@@ -140,7 +155,16 @@ class Report:
         return sentences
 
 
-def report(idata: xr.DataTree, var_names: str | Sequence[str] | None = None) -> Report:
+def report(
+    idata: xr.DataTree,
+    var_names: str | Sequence[str] | None = None,
+    *,
+    model: pm.Model | None = None,
+    chains: int = 32,
+    draws: int | None = None,
+    random_seed: int | np.random.Generator | None = None,
+    **sample_kwargs: Any,
+) -> Report:
     """Summarize chains, and say what their R-hat and ESS do not.
 
     A unit that never changes has no R-hat and the full ESS, so that the usual checks pass it in
@@ -149,6 +173,13 @@ def report(idata: xr.DataTree, var_names: str | Sequence[str] | None = None) -> 
     shows in the ESS of the energy and of the total activity, and in R-hat of these and of the first principal
     component.
 
+    Chains that all sit in one mode agree perfectly, and nothing in their draws tells. Given the `model`, the report
+    runs many short chains of it, each from a start of its own, and looks where they end: a mode that they find and that
+    the draws never visited is reported, and so is a part of the draws where none of them came. The energy, the total
+    activity, the first principal component and scalars are compared, by an exact test on ranks that holds for any
+    distribution. Where it finds something, it looks again with new chains, four times as long, and believes those:
+    chains that had not yet settled are not taken for a mode.
+
     Parameters
     ----------
     idata : xarray.DataTree
@@ -156,6 +187,20 @@ def report(idata: xr.DataTree, var_names: str | Sequence[str] | None = None) -> 
         from the sampler statistic ``network_energy``, where there is one.
     var_names : str or sequence of str, optional
         Variables to report on, all of them by default.
+    model : pymc.Model, optional
+        The model that `idata` was drawn from, with the same data in it. Without it no short chains are run.
+    chains : int
+        How many short chains to run, 2 at least. A mode that a fraction q of them falls into is missed with about
+        probability (1 − q)^chains, a little more where the draws are few.
+    draws : int, optional
+        Length of the short chains, of whose draws only the last one is compared; they are preceded by as many tuning
+        steps, 100 at least. By default ten autocorrelation times of the slowest function of the state, as far as
+        `idata` knows, but 50 at least and a quarter of the length of the chains in `idata` at most.
+    random_seed : int or Generator, optional
+        Of the short chains.
+    **sample_kwargs
+        Further arguments of ``pm.sample`` for the short chains. Give those that `idata` was sampled with:
+        ``block_gibbs={"sweeps_per_draw": 100}``, ``step=…``.
 
     Returns
     -------
@@ -167,9 +212,29 @@ def report(idata: xr.DataTree, var_names: str | Sequence[str] | None = None) -> 
     Raises
     ------
     TypeError
-        If `idata` is not a DataTree.
+        If `idata` is not a DataTree, `model` is not a model, or `chains` or `draws` is not an integer.
     ValueError
-        If it has no posterior with chains and draws, or a variable is not in it.
+        If it has no posterior with chains and draws, or a variable is not in it; if `idata` is not from `model`; if
+        `chains` or `draws` is too small; if arguments for short chains are given without a model.
+
+    Notes
+    -----
+    The starts are those that the model's own step methods make: `BlockGibbs` and `NeuralSampling` toss a coin for each
+    unit that evidence leaves a choice, NUTS jitters. Other step methods of PyMC start all chains alike, from where
+    short chains find nothing; pass ``initvals`` for them.
+
+    Of chains that mix well, short chains are reported with a probability below 1 %: that is Bonferroni's bound for one
+    look, and a report takes two in a row. It presumes that the short chains have settled, and that the effective sample
+    sizes are right; both fail for chains that mix badly, which the other complaints are for.
+
+    Examples
+    --------
+    >>> import numpy as np, pymc as pm, pm_neural as pmn
+    >>> J = 1.5 * (np.ones((10, 10)) - np.eye(10))
+    >>> with pm.Model() as model:  # all units are up, or all are down
+    ...     z = pmn.BoltzmannMachine("z", J, -J.sum(axis=0) / 2)
+    ...     idata = pm.sample(chains=4, initvals={"z": np.ones(10, int)}, cores=1, progressbar=False)  # doctest: +SKIP
+    >>> print(pmn.diagnostics.report(idata, model=model))  # doctest: +SKIP
     """
     # Like PyMC, we load ArviZ when it is needed; it takes longer than all the rest.
     from arviz_stats import rhat, summary
@@ -184,12 +249,25 @@ def report(idata: xr.DataTree, var_names: str | Sequence[str] | None = None) -> 
         if _free_units(name, posterior) != name
     }
 
+    _check_arguments(model, looked_at, chains, draws, random_seed, sample_kwargs)
     units = posterior[looked_at]
     frozen = units.min(SAMPLE_DIMS) == units.max(SAMPLE_DIMS)
     stuck = (units.min("draw") == units.max("draw")).any("chain") & ~frozen
     with _quiet():
         r_hat = rhat(units).where(~frozen)
         disagreeing, is_nan = r_hat > _HIGHEST_R_HAT, r_hat.isnull() & ~frozen
+        short_chains = None
+        if model is not None:
+            short_chains = run_short_chains(
+                model,
+                idata,
+                units,
+                lambda short: _same_variables(short, units),
+                chains=chains,
+                n_draws=draws,
+                random_seed=random_seed,
+                sample_kwargs=sample_kwargs,
+            )
         return Report(
             summary=summary(posterior[names]),
             overview=_overview(units, r_hat, frozen),
@@ -203,7 +281,30 @@ def report(idata: xr.DataTree, var_names: str | Sequence[str] | None = None) -> 
             n_starts=count_starts(idata),
             n_chains=units.sizes["chain"],
             n_draws=units.sizes["draw"],
+            short_chains=short_chains,
         )
+
+
+def _check_arguments(
+    model: Any, names: Sequence[str], chains: Any, draws: Any, random_seed: Any, sample_kwargs: Mapping[str, Any]
+) -> None:
+    if model is None:
+        given = [*sample_kwargs, *(["draws"] if draws is not None else [])]
+        given += ["random_seed"] if random_seed is not None else []
+        if given:
+            raise ValueError(f"{', '.join(given)} are for the short chains of a model: pass model=…, too")
+        return
+    # PyMC is loaded by whoever has a model.
+    import pymc as pm
+
+    if not isinstance(model, pm.Model):
+        raise TypeError(f"model must be a pymc.Model, got {type(model).__name__}")
+    in_model = [var.name for var in model.unobserved_RVs]
+    if missing := [name for name in names if name not in in_model]:
+        raise ValueError(f"model must be the one that idata was drawn from: it has {in_model}, not {missing}")
+    at_least(2, "chains", chains)
+    if draws is not None:
+        at_least(1, "draws", draws)
 
 
 def read_posterior(idata: xr.DataTree) -> xr.Dataset:
@@ -241,6 +342,24 @@ def _free_units(name: str, posterior: xr.Dataset) -> str:
 def _quiet() -> warnings.catch_warnings:
     """Silence ArviZ where it divides by the variance of a constant."""
     return warnings.catch_warnings(action="ignore", category=RuntimeWarning)
+
+
+def _same_variables(short: xr.DataTree, draws: xr.Dataset) -> xr.Dataset:
+    """Return the variables of short chains that were looked at in the draws.
+
+    Raises
+    ------
+    ValueError
+        If their shapes differ.
+    """
+    posterior = read_posterior(short)[list(draws.data_vars)]
+    for name, units in draws.items():
+        if posterior[name].shape[2:] != units.shape[2:]:
+            raise ValueError(
+                f"model must be the one that idata was drawn from: {name!r} has shape {units.shape[2:]} in idata and "
+                f"{posterior[name].shape[2:]} in the model"
+            )
+    return posterior
 
 
 def _overview(draws: xr.Dataset, r_hat: xr.Dataset, frozen: xr.Dataset) -> pd.DataFrame:
