@@ -84,7 +84,7 @@ def test_few_ends_outside_of_few_draws_are_chance(rng):
 
 def test_components_of_many_units_do_not_know_the_ends(rng):
     # With the ends among the draws that directions are found by, 32 chains of 3000 units are far outside.
-    result = held_against(rng.integers(0, 2, (4, 200, 3000)), rng.integers(0, 2, (32, 20, 3000)))
+    result = held_against(rng.integers(0, 2, (4, 200, 3000)), rng.integers(0, 2, (32, 2, 3000)))
     assert result.outside == result.unreached == []
 
 

@@ -3,6 +3,8 @@ import warnings
 import numpy as np
 import pytest
 import xarray as xr
+from arviz_stats import rhat
+from scipy.signal import lfilter
 
 from pm_neural.diagnostics._state_functions import leading_directions, r_hat_functions, state_functions
 
@@ -28,9 +30,11 @@ def test_first_component_sees_many_small_differences(rng):
 
 
 def test_components_of_many_slow_units_are_not_chosen_to_differ(rng):
-    # 2000 independent units that keep their value for 20 draws: by chance, some direction tells the chains apart.
-    v = np.repeat(rng.integers(0, 2, size=(4, 30, 2000)), 20, axis=1)
-    assert r_hats(v=v)["first component of v"] < 1.3
+    # 1000 independent units with an autocorrelation time of 19 draws: by chance, some direction tells the chains apart.
+    x = lfilter([1], [1, -0.9], rng.normal(size=(4, 500, 1000)), axis=1)[:, 100:]
+    assert r_hats(x=x)["first component of x"] < 1.15
+    functions = state_functions(dataset(x=x), xr.Dataset(), leading_directions(dataset(x=x)))
+    assert float(rhat(functions.isel(draw=slice(200, None)))["first component of x"]) > 1.3
 
 
 @pytest.mark.parametrize("n_units", [3, 100, 101, 300])
