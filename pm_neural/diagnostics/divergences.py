@@ -333,8 +333,8 @@ def _from_numbers(numbers: np.ndarray, states: np.ndarray, units: tuple[str, ...
             if needed > 2 * length:  # more than the scatter of so few batches makes of it
                 warnings.warn(
                     f"the errors of the probabilities may be too small: the chains have {n_draws} draws each, and "
-                    f"should have some {ceil(needed * _MIN_BATCHES / len(numbers))} for an autocorrelation time of about "
-                    f"{needed // _TIMES_A_BATCH}",
+                    f"should have some {ceil(needed * _MIN_BATCHES / len(numbers))} for an autocorrelation time of "
+                    f"about {needed // _TIMES_A_BATCH}",
                     UserWarning,
                     stacklevel=4,
                 )
