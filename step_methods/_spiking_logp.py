@@ -12,18 +12,20 @@ from pymc.blocking import PointType
 from pymc.logprob.utils import local_check_parameter_to_ninf_switch, local_remove_check_parameter
 from pymc.model import Model
 from pymc.pytensorf import compile as compile_pymc
+from pytensor.conditional.op import IfElse
 from pytensor.graph.basic import Variable
 from pytensor.graph.fg import FunctionGraph
 from pytensor.graph.replace import graph_replace, vectorize_graph
 from pytensor.graph.rewriting.basic import in2out
 from pytensor.graph.traversal import ancestors
+from pytensor.tensor.blockwise import Blockwise
 
 from step_methods._chain_start import check_agrees
 from step_methods._freeze import certainty
 from step_methods._refractory import Chance, Decisions, Dynamics, Forced, firing_probability, renew
 from step_methods._restricted import Units
 from step_methods._spiking import Recorder
-from step_methods.evidence import check_full_data
+from step_methods.evidence import check_full_data, check_no_draws, lengths_change_with
 from step_methods.network import check_copies
 
 __all__ = ["SpikingLogp"]
@@ -33,7 +35,8 @@ class _Gains:
     """What the log-probability gains when a unit of one variable goes from its low to its high value.
 
     There are two compiled functions for it: one evaluates the terms for one unit, at both values; the other for all
-    units at once, at the present state and with each unit flipped.
+    units at once, at the present state and with each unit flipped, where the terms can be evaluated for a batch of
+    states.
 
     Parameters
     ----------
@@ -68,16 +71,20 @@ class _Gains:
     ):
         self._name = str(value.name)
         self._low, self._high = values
-        logp = pt.add(*(term.sum() for term in model.logp(vars=list(terms), sum=False)))
+        logps = model.logp(vars=list(terms), sum=False)
+        check_no_draws(terms, logps)
+        logp = pt.add(*(term.sum() for term in logps))
         self._inputs = [var for var in model.value_vars if var in set(ancestors([logp])) and var is not value]
         options = dict(compile_kwargs or {})
         self.input_names = [self._name, *(str(var.name) for var in self._inputs)]
         self._one = self._compile_one(logp, value, options)
         self._all = self._compile_all(logp, value, options, model.check_bounds)
-        n_units = point[self._name].size
-        seconds_one, seconds_all = _seconds(lambda: self.of_one(point, 0)), _seconds(lambda: self.of_all(point))
-        switches = 2 * n_units / (tau + 1)
-        self.all_at_once = seconds_all * (1 + switches) < seconds_one * n_units
+        self.all_at_once = False
+        if self._all is not None:
+            n_units = point[self._name].size
+            seconds_one, seconds_all = _seconds(lambda: self.of_one(point, 0)), _seconds(lambda: self.of_all(point))
+            switches = 2 * n_units / (tau + 1)
+            self.all_at_once = seconds_all * (1 + switches) < seconds_one * n_units
 
     def _compile_one(self, logp: Variable, value: Variable, options: dict[str, Any]) -> Callable:
         unit = pt.lscalar("unit")
@@ -87,10 +94,12 @@ class _Gains:
         ]
         return _compiled([unit, value, *self._inputs], both, options)
 
-    def _compile_all(self, logp: Variable, value: Variable, options: dict[str, Any], check_bounds: bool) -> Callable:
+    def _compile_all(
+        self, logp: Variable, value: Variable, options: dict[str, Any], check_bounds: bool
+    ) -> Callable | None:
         states = pt.tensor("states", dtype=value.dtype, shape=(None, *value.type.shape))
-        of_states = vectorize_graph([_without_checks(logp, check_bounds)], {value: states})[0]
-        return _compiled([states, *self._inputs], [of_states], options)
+        of_states = _for_states(_without_checks(logp, check_bounds), value, states)
+        return None if of_states is None else _compiled([states, *self._inputs], [of_states], options)
 
     def of_one(self, point: Mapping[str, np.ndarray], unit: int) -> float:
         """Return the gain of one unit; NaN if the model excludes both values."""
@@ -104,6 +113,7 @@ class _Gains:
         flat = states.reshape(now.size + 1, -1)
         units = np.arange(now.size)
         flat[units + 1, units] = self._low + self._high - now.ravel()
+        assert self._all is not None
         (logp,) = self._all(states, *(point[var.name] for var in self._inputs))
         with np.errstate(invalid="ignore"):
             gains = logp[1:] - logp[0]
@@ -119,6 +129,21 @@ def _without_checks(logp: Variable, check_bounds: bool) -> Variable:
     graph = FunctionGraph(outputs=[logp], clone=False)
     in2out(local_check_parameter_to_ninf_switch if check_bounds else local_remove_check_parameter).rewrite(graph)
     return graph.outputs[0]
+
+
+def _for_states(logp: Variable, value: Variable, states: Variable) -> Variable | None:
+    """Return a log-probability for a batch of states, None where that cannot be.
+
+    Where an operation is repeated for each state, PyTensor gives all results the shape of the first, and broadcasts
+    those of length one: they must not depend on the state, as the lengths of ``x[z > 0]`` do.
+    """
+    try:
+        of_states = vectorize_graph([logp], {value: states})[0]
+    except (NotImplementedError, TypeError, ValueError):  # an operation that cannot be repeated, such as a sparse one
+        return None
+    nodes = FunctionGraph(outputs=[of_states], clone=False).apply_nodes
+    lazy = any(isinstance(node.op, Blockwise) and isinstance(node.op.core_op, IfElse) for node in nodes)
+    return None if lazy or lengths_change_with([of_states], [states]) else of_states
 
 
 def _compiled(inputs: Sequence[Variable], outputs: Sequence[Variable], options: Mapping[str, Any]) -> Callable:
@@ -158,7 +183,7 @@ class SpikingLogp:
     Raises
     ------
     ValueError
-        If a term sees a minibatch.
+        If a term sees a minibatch, or is drawn anew with each evaluation.
 
     Attributes
     ----------

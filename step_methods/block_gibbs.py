@@ -131,11 +131,11 @@ class BlockGibbs(ProgressColumns, OwnStarts, ChosenVariables, BlockedStep):
         If `order` is not known; if `blocks` do not partition the free units, or units of a block interact; if a
         variable is not a layer of a network or not in the model; if it has no free units; if an element of
         another term of the model depends on several units, if the term excludes both values of a unit, sees a
-        minibatch or joins the two layers of one network; if parameters are random and the network is not normalized;
-        if the start value is not one of the units' two values, or not finite; if it contradicts evidence, and was given
-        or would be met by another step method first; if a standard deviation is not positive,
-        or a covariance not symmetric and positive definite; if another term of the model depends on real units; if
-        `blocks` are of a `GaussianRBM` or its hidden units.
+        minibatch, is drawn anew with each evaluation (``pm.Simulator``) or joins the two layers of one network; if
+        parameters are random and the network is not normalized; if the start value is not one of the units' two values,
+        or not finite; if it contradicts evidence, and was given or would be met by another step method first; if a
+        standard deviation is not positive, or a covariance not symmetric and positive definite; if another term of the
+        model depends on real units; if `blocks` are of a `GaussianRBM` or its hidden units.
 
     Notes
     -----

@@ -9,7 +9,7 @@ depends on, and an operation that would mix units is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, NoReturn
 
@@ -31,6 +31,8 @@ from pytensor.scalar import Add, Cast, Identity
 from pytensor.tensor.basic import Alloc, Join, MakeVector, ScalarFromTensor
 from pytensor.tensor.elemwise import CAReduce, DimShuffle, Elemwise
 from pytensor.tensor.math import All, Sum
+from pytensor.tensor.random.type import RandomType
+from pytensor.tensor.rewriting.shape import ShapeFeature
 from pytensor.tensor.shape import Reshape, Shape, Shape_i, SpecifyShape
 from pytensor.tensor.subtensor import (
     AdvancedIncSubtensor,
@@ -86,7 +88,7 @@ class Evidence:
     Raises
     ------
     ValueError
-        If a term sees a minibatch.
+        If a term sees a minibatch, or is drawn anew with each evaluation.
     MixedUnitsError
         A ValueError: if an element of a term depends on more than one unit, or if that cannot be told.
 
@@ -116,6 +118,7 @@ class Evidence:
         self._terms = [str(term.name) for term in terms]
         self._n_units = point[value.name].size
         logps = model.logp(vars=list(terms), sum=False)
+        check_no_draws(terms, logps)
         bounds = [
             _Bound(name, condition, outermost)
             for name, logp in zip(self._terms, logps, strict=True)
@@ -243,6 +246,58 @@ def check_full_data(terms: Sequence[Variable]) -> None:
             )
 
 
+def check_no_draws(terms: Sequence[Variable], logps: Sequence[Variable]) -> None:
+    """Raise if the log-probability of a term is itself random, as that of ``pm.Simulator``.
+
+    Parameters
+    ----------
+    terms : sequence of Variable
+        Random variables and potentials, for their names.
+    logps : sequence of Variable
+        Their log-probabilities.
+
+    Raises
+    ------
+    ValueError
+    """
+    for term, logp in zip(terms, logps, strict=True):
+        shapes = [
+            part for part in ancestors([logp]) if part.owner is not None and isinstance(part.owner.op, Shape | Shape_i)
+        ]
+        if any(isinstance(part.type, RandomType) for part in ancestors([logp], blockers=shapes)):
+            raise ValueError(
+                f"the log-probability of the term {term.name!r} of the model is drawn anew with each evaluation, as "
+                "that of pm.Simulator or of a variable made by .dist() that is not in the model: step methods of this "
+                "package need one that is a function of the model's variables. Use pymc.sample_smc for simulators"
+            )
+
+
+def lengths_change_with(variables: Sequence[Variable], inputs: Collection[Variable]) -> bool:
+    """Whether the shape of a variable, or of one that it is made of, depends on the values of inputs.
+
+    Where PyTensor does not know a shape beforehand, it is taken to depend on all that the variable does.
+    """
+    shapes = ShapeFeature()
+    graph = FunctionGraph(outputs=list(variables), clone=False, features=[shapes])
+    pending = []
+    for output in (output for node in graph.apply_nodes for output in node.outputs):
+        for length in shapes.shape_tuple(output) or ():
+            node = length.owner
+            is_unknown = node is not None and isinstance(node.op, Shape_i) and node.inputs[0] is output
+            pending.append(output if is_unknown else length)
+    seen: set[Variable] = set()
+    while pending:
+        part = pending.pop()
+        if part in inputs:
+            return True
+        if part.owner is None or part in seen:
+            continue
+        seen.add(part)
+        if not (isinstance(part.owner.op, Shape | Shape_i) and part.owner.inputs[0] in graph.variables):
+            pending += part.owner.inputs
+    return False
+
+
 class _Spread:
     """How the elements of an array are spread over the units, most often one to each.
 
@@ -353,7 +408,7 @@ class _UnitsOf:
             If an element depends on more than one unit, or if that cannot be told.
         """
         try:
-            labels = self._label(term)
+            return self._filled(term, self._label(term))
         except _Mixed as mixed:
             raise MixedUnitsError(
                 f"the term {name!r} of the model may depend on several units at once (through {mixed}): this step "
@@ -362,7 +417,6 @@ class _UnitsOf:
                 "samples such variables through the compiled log-probability, or for 0/1 units "
                 "pymc.BinaryGibbsMetropolis"
             ) from None
-        return np.full(self._value(term).shape, _NO_UNIT) if labels is None else labels
 
     def _label(self, variable: Variable) -> np.ndarray | None:
         if variable not in self._labels:
@@ -420,13 +474,17 @@ class _UnitsOf:
         Along the axis that an index chooses from, the array is replaced by the labels, and the index by its own.
         """
         array, *indices = node.inputs
-        shape = self._value(array).shape
+        shape = self._shape(array)
+        for k, index in enumerate(indices):
+            if k not in node.op.idx_list and random_inputs([self._with_shapes(index)]):  # a bound of a slice
+                raise _Mixed(node)
+            self._shape(index)
         at_point = [pt.constant(self._value(index)) for index in indices]
         merged = None
         for k, label in enumerate(labels[1:]):
             if label is None:
                 continue
-            if k not in node.op.idx_list:  # a bound of a slice
+            if indices[k].type.dtype == "bool":  # the units say how many are chosen
                 raise _Mixed(node)
             axis = node.op.idx_list.index(k)
             n_labels = int(label.max(initial=0)) + 2
@@ -449,7 +507,12 @@ class _UnitsOf:
         return graph_replace([variable], at_point, strict=False)[0] if shapes else variable
 
     def _filled(self, variable: Variable, label: np.ndarray | None) -> np.ndarray:
-        return np.full(self._value(variable).shape, _NO_UNIT) if label is None else label
+        return np.full(self._shape(variable), _NO_UNIT) if label is None else label
+
+    def _shape(self, variable: Variable) -> tuple[int, ...]:
+        if None in variable.type.shape and lengths_change_with([variable], self._at_point):
+            raise _Mixed(variable.owner)
+        return self._value(variable).shape
 
     def _value(self, variable: Variable) -> np.ndarray:
         at_point = graph_replace([variable], self._at_point, strict=False)
@@ -465,6 +528,8 @@ def _merged(node: Apply, labels: np.ndarray, others: np.ndarray) -> np.ndarray:
 def _reduce(node: Apply, labels: np.ndarray | None) -> np.ndarray:
     """Label a sum or another reduction over axes that do not carry different units."""
     assert labels is not None
+    if not labels.ndim:
+        return labels  # PyTensor reduces a number over an axis that it does not have, as in `pm.CAR`
     axes = node.op.axis
     highest = labels.max(axis=axes, initial=_NO_UNIT)
     lowest = np.where(labels == _NO_UNIT, labels.max(initial=0) + 1, labels).min(

@@ -147,8 +147,9 @@ class NeuralSampling(ProgressColumns, OwnStarts, ChosenVariables, BlockedStep):
     ValueError
         If an option has an unknown value, or does not go with another; if a variable is neither a layer of a network
         nor ``pm.Bernoulli`` nor a binary `Energy`, is real, or is not in the model; if it has no free units; if a
-        term sees a minibatch; if parameters are random and the network is not normalized; if a start value is not one
-        of the units' two values, or contradicts evidence and was given or would be met by another step method first.
+        term sees a minibatch, or is drawn anew with each evaluation as ``pm.Simulator`` is; if parameters are random
+        and the network is not normalized; if a start value is not one of the units' two values, or contradicts evidence
+        and was given or would be met by another step method first.
 
     Attributes
     ----------
