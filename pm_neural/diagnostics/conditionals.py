@@ -276,6 +276,7 @@ class _Terms:
         self._function = model.compile_fn(logps, inputs=model.value_vars, mode=mode, on_unused_input="ignore")
         self._inputs = [var.name for var in model.value_vars]
         self._latest: dict[bytes, list[np.ndarray]] = {}
+        self._center: dict[str, np.ndarray] | None = None
 
     def at(self, point: Point) -> list[np.ndarray]:
         """Return the terms at a point."""
@@ -300,7 +301,9 @@ class _Terms:
         """Return by how much terms that are computed in float32 may be off."""
         total = 0.0
         for is_single, term, before in zip(self._in_single_precision, self.at(point), self.at(other), strict=True):
-            if is_single:
+            if is_single and np.shape(term) != np.shape(before):
+                total += _ULPS * float(np.sum(np.abs(term)) + np.sum(np.abs(before)))
+            elif is_single:
                 sizes = np.abs(np.asarray(term, np.float64)) + np.abs(np.asarray(before, np.float64))
                 total += _ULPS * float(sizes[np.not_equal(term, before) & np.isfinite(sizes)].sum())
         return float(np.finfo(np.float32).eps) * total
@@ -313,7 +316,9 @@ class _Terms:
 
     def random_point(self, step: Any, given: Point | None, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Return a point of the model, its real variables scattered unless they are given."""
-        center = complete_point(self.model, given)
+        if self._center is None:
+            self._center = complete_point(self.model, given)
+        center = dict(self._center)
         of_step = {value.name for value in step.vars}
         scattered = [
             name
@@ -333,6 +338,8 @@ class _Terms:
 
 def _sum_of_differences(array: np.ndarray, other: np.ndarray) -> float:
     """Sum what an array gains over another one; elements that both exclude say nothing."""
+    if array.shape != other.shape:  # units may decide how many elements a term has
+        return float(np.sum(array, dtype=np.float64) - np.sum(other, dtype=np.float64))
     with np.errstate(invalid="ignore"):
         gains = np.where(array == other, 0.0, array.astype(np.float64) - other)
     return math.fsum(gains.ravel()) if np.isfinite(gains).all() else float(gains.sum())
