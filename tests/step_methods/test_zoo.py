@@ -1436,10 +1436,9 @@ def an_observed_child():
 
 @zoo("refused")
 def a_free_child_of_two_units():
-    with pm.Model() as model:
-        z = field()
-        pm.Normal("y", pm.Normal("x", 0.6 * z, 1.0) + 0.5 * z[::-1] * z, 1.0)
-    model = pm.observe(model, {"y": X[1]})
+    z = field()
+    pm.Normal("y", pm.Normal("x", 0.6 * z, 1.0) + 0.5 * z[::-1] * z, 1.0)
+    model = pm.observe(pm.modelcontext(None), {"y": X[1]})
     return model, [model["z"]]
 
 
