@@ -2,6 +2,8 @@
 
 import json
 import os
+import pickle
+import platform
 import shutil
 import subprocess
 import sys
@@ -30,7 +32,7 @@ print(json.dumps({
 
 @pytest.fixture
 def run(tmp_path):
-    """Runs the script in a process of its own on a copy of the kernels."""
+    """Run the script in a process of its own on a copy of the kernels; count warnings that name NUMBA_CACHE_DIR."""
     package = tmp_path / "step_methods"
     shutil.copytree(
         Path(kernels.__file__).parent,
@@ -39,31 +41,105 @@ def run(tmp_path):
     )
     (package / "__init__.py").touch()
 
-    def run():
-        environment = os.environ | {
-            "NUMBA_CACHE_DIR": str(tmp_path / "cache"),
-            "PYTHONPATH": str(tmp_path),
-        }
-        result = subprocess.run(
-            [sys.executable, "-c", SCRIPT],
-            capture_output=True,
+    def start(before="", **environment):
+        return subprocess.Popen(
+            [sys.executable, "-c", before + SCRIPT],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=True,
-            env=environment,
+            env=os.environ
+            | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path), "PYTHONWARNINGS": "always"}
+            | environment,
             cwd=tmp_path,
         )
-        return json.loads(result.stdout)
 
-    run.package = package / "kernels"
+    def finish(process):
+        output, errors = process.communicate()
+        assert not process.returncode, errors
+        return json.loads(output) | {"warnings": errors.count("NUMBA_CACHE_DIR")}
+
+    def run(*arguments, **environment):
+        return finish(start(*arguments, **environment))
+
+    run.start, run.finish = start, finish
+    run.package, run.cache = package / "kernels", tmp_path / "cache"
     return run
 
 
 def test_cache_is_used_by_the_next_process_and_dropped_with_any_source(run):
     assert run()["misses"] == 2
     second = run()
-    assert (second["hits"], second["misses"]) == (2, 0)
+    assert (second["hits"], second["misses"], second["warnings"]) == (2, 0, 0)
     # The sigmoid is not in the file of `sample_units`; a cache that looked only there would be
     # stale.
     source = run.package / "units.py"
     source.write_text(source.read_text() + "\n# changed\n")
     assert run()["misses"] == 2
+
+
+NO_FOLDER = """
+from numba.core import caching
+caching.CacheImpl._locator_classes = []
+"""
+FULL_DISK = """
+import errno
+from numba.core.caching import IndexDataCacheFile
+def save(self, key, data):
+    raise OSError(errno.ENOSPC, "No space left on device")
+IndexDataCacheFile.save = save
+"""
+
+
+def test_without_a_folder_for_the_cache_kernels_are_compiled_anew_with_one_warning(run):
+    assert run(NO_FOLDER) == {"hits": 0, "misses": 0, "warnings": 1}
+
+
+@pytest.mark.slow
+def test_a_full_disk_does_not_stop_a_kernel(run):
+    result = run(FULL_DISK)
+    assert (result["misses"], result["warnings"]) == (2, 1)
+    assert run()["misses"] == 2
+
+
+@pytest.mark.slow
+def test_files_of_the_cache_that_were_cut_short_do_not_stop_a_kernel(run):
+    run()
+    for file in run.cache.rglob("*.nb[ic]"):
+        file.write_bytes(file.read_bytes()[:20])
+    assert run()["warnings"] == 1
+
+
+@pytest.mark.slow
+def test_the_cache_of_another_numba_is_not_used(run):
+    run()
+    indices = list(run.cache.rglob("*.nbi"))
+    assert indices
+    for index in indices:
+        content = index.read_bytes()
+        version = pickle.loads(content)
+        index.write_bytes(pickle.dumps("0.0.1") + content[len(pickle.dumps(version)) :])
+    again = run()
+    assert (again["hits"], again["misses"], again["warnings"]) == (0, 2, 0)
+
+
+@pytest.mark.slow
+def test_the_cache_of_another_processor_is_not_used(run):
+    run()
+    for expected in ((0, 2), (2, 0)):
+        other = run(NUMBA_CPU_NAME="x86-64" if platform.machine() == "x86_64" else "generic", NUMBA_CPU_FEATURES="")
+        assert (other["hits"], other["misses"]) == expected
+    assert run()["hits"] == 2
+
+
+@pytest.mark.slow
+def test_processes_that_compile_for_the_first_time_at_once(run):
+    for process in [run.start() for _ in range(3)]:
+        assert run.finish(process)["warnings"] == 0
+    assert run()["hits"] == 2
+
+
+def test_without_compilation_there_is_an_error_that_names_the_variable(run):
+    process = run.start(NUMBA_DISABLE_JIT="1")
+    _, errors = process.communicate()
+    assert process.returncode
+    assert "unset the environment variable NUMBA_DISABLE_JIT" in errors
