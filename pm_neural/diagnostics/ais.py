@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from itertools import pairwise
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from threadpoolctl import threadpool_limits
 
@@ -18,6 +17,7 @@ from pm_neural.diagnostics.enumeration import (
     exact_gaussian_draws,
     log_normal_volume,
 )
+from step_methods.kernels.jit import cached_njit
 from step_methods.kernels.layers import sample_units
 from step_methods.kernels.random import seed_stream
 
@@ -247,7 +247,7 @@ class _GaussianChains(_Chains):
         self.visible += self._noise
 
 
-@numba.njit(cache=True, fastmath={"contract", "reassoc"})
+@cached_njit(fastmath={"contract", "reassoc"})
 def _reweight_and_scale(
     field: np.ndarray, bias: np.ndarray, beta: float, next_beta: float, log_weights: np.ndarray
 ) -> None:
@@ -272,7 +272,7 @@ def _reweight_and_scale(
             log_weights[chain] += (next_beta - beta) * positive + np.log(after / before)
 
 
-@numba.njit(cache=True)
+@cached_njit()
 def _exp_minus(x: float) -> float:
     """Return e^(−x) for x >= 0 with an absolute error below 3e-14.
 

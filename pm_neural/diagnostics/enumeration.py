@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -17,6 +16,7 @@ from pm_neural.diagnostics._parameters import (
     as_binary_rows,
     as_parameters,
 )
+from step_methods.kernels.jit import cached_njit
 
 __all__ = ["ExactMarginals", "enumerate_states", "exact_log_partition", "exact_marginals"]
 
@@ -142,7 +142,7 @@ def _group_ends(exponent: np.ndarray) -> np.ndarray:
     return np.array([*ends, len(exponent)], dtype=np.int64)
 
 
-@numba.njit(cache=True)
+@cached_njit()
 def _log_sum_states(
     high_linear: np.ndarray,
     high_field: np.ndarray,

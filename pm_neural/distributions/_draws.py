@@ -1,14 +1,15 @@
 """Independent draws from networks; compiled, without PyTensor."""
 
 import numpy as np
-from numba import njit
+
+from step_methods.kernels.jit import cached_njit
 
 __all__ = ["MAX_EXACT_UNITS", "draw_gaussian_visible", "draw_hidden", "draw_pairwise", "draw_visible"]
 
 MAX_EXACT_UNITS = 12
 
 
-@njit(cache=True)
+@cached_njit()
 def _sigmoid(x):
     if x >= 0:
         return 1 / (1 + np.exp(-x))
@@ -16,12 +17,12 @@ def _sigmoid(x):
     return small / (1 + small)
 
 
-@njit(cache=True)
+@cached_njit()
 def _softplus(x):
     return max(x, 0.0) + np.log1p(np.exp(-abs(x)))
 
 
-@njit(cache=True)
+@cached_njit()
 def _draw_units(rng, biases, couplings, sources, out):
     """Draw each unit with probability sigmoid(bias + the couplings times the sources)."""
     for i in range(biases.size):
@@ -32,7 +33,7 @@ def _draw_units(rng, biases, couplings, sources, out):
         out[i] = 1 if rng.random() < _sigmoid(field) else 0
 
 
-@njit(cache=True)
+@cached_njit()
 def _draw_layer_exactly(rng, couplings, own_biases, other_biases):
     """Draw a layer from its marginal, by enumeration; couplings (n_own, n_other)."""
     n_own, n_other = couplings.shape
@@ -62,7 +63,7 @@ def _draw_layer_exactly(rng, couplings, own_biases, other_biases):
     return layer
 
 
-@njit(cache=True)
+@cached_njit()
 def draw_visible(rng, W, a, b, n_sweeps):
     """Draw the visible units of an RBM.
 
@@ -98,7 +99,7 @@ def draw_visible(rng, W, a, b, n_sweeps):
     return visible
 
 
-@njit(cache=True)
+@cached_njit()
 def draw_hidden(rng, v, W, b):
     """Draw the hidden units of an RBM given its visible units, exactly.
 
@@ -120,7 +121,7 @@ def draw_hidden(rng, v, W, b):
     return hidden
 
 
-@njit(cache=True)
+@cached_njit()
 def _pair_field(data, indices, indptr, state, i):
     field = 0.0
     for k in range(indptr[i], indptr[i + 1]):
@@ -128,7 +129,7 @@ def _pair_field(data, indices, indptr, state, i):
     return field
 
 
-@njit(cache=True)
+@cached_njit()
 def _draw_pairwise_exactly(rng, data, indices, indptr, coupling, biases, low):
     n = biases.size
     n_states = 1 << n
@@ -154,7 +155,7 @@ def _draw_pairwise_exactly(rng, data, indices, indptr, coupling, biases, low):
     return state
 
 
-@njit(cache=True)
+@cached_njit()
 def draw_pairwise(rng, data, indices, indptr, coupling, biases, low, n_sweeps):
     """Draw units that are coupled in pairs.
 
@@ -190,7 +191,7 @@ def draw_pairwise(rng, data, indices, indptr, coupling, biases, low, n_sweeps):
     return state
 
 
-@njit(cache=True)
+@cached_njit()
 def draw_gaussian_visible(rng, W, a, b, sigma, n_sweeps):
     """Draw the visible units of an RBM with Gaussian visible units.
 
@@ -232,7 +233,7 @@ def draw_gaussian_visible(rng, W, a, b, sigma, n_sweeps):
     return visible
 
 
-@njit(cache=True)
+@cached_njit()
 def _draw_gaussian_units(rng, W, a, sigma, hidden, out):
     for i in range(a.size):
         mean = a[i]

@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from scipy.sparse import csr_array
+
+from step_methods.kernels.jit import cached_njit
 
 __all__ = ["Elimination", "elimination_log_partition", "frontier_width", "orders", "plan_elimination"]
 
@@ -123,14 +124,14 @@ def plan_elimination(couplings: csr_array, sites: np.ndarray) -> Elimination:
     )
 
 
-@njit(cache=True)
+@cached_njit()
 def _log_add(x, y):
     if x < y:
         x, y = y, x
     return x + np.log1p(np.exp(y - x))
 
 
-@njit(cache=True)
+@cached_njit()
 def _pair_fields(width, bits, couplings):
     """Sum of the couplings of a new spin with the spins of a frontier, for each of its states."""
     by_bit = np.zeros(width)
@@ -145,7 +146,7 @@ def _pair_fields(width, bits, couplings):
     return fields
 
 
-@njit(cache=True)
+@cached_njit()
 def _forward(table, field, coupling, pair_fields, removed):
     """Append a spin to the frontier, sum out the removed ones; log weights in and out, and their largest taken out."""
     size = table.size
@@ -165,7 +166,7 @@ def _forward(table, field, coupling, pair_fields, removed):
     return result[:size] - largest, largest
 
 
-@njit(cache=True)
+@cached_njit()
 def _backward(behind, ahead, field, coupling, pair_fields, removed):
     """Undo a step with what lies ahead of the new frontier: the same of the old one, and the means of the new spin.
 
@@ -203,7 +204,7 @@ def _backward(behind, ahead, field, coupling, pair_fields, removed):
     return before, spin_mean / total, pair_mean / total
 
 
-@njit(cache=True)
+@cached_njit()
 def elimination_log_partition(
     sites, widths, neighbor_starts, neighbor_bits, neighbor_couplings, removed_starts, removed_bits, coupling, fields
 ):

@@ -1,7 +1,8 @@
 """The zero-field Ising model on a torus, solved."""
 
 import numpy as np
-from numba import njit
+
+from step_methods.kernels.jit import cached_njit
 
 __all__ = ["kaufman_log_partition"]
 
@@ -9,7 +10,7 @@ __all__ = ["kaufman_log_partition"]
 _LARGE_COUPLING = 40.0
 
 
-@njit(cache=True)
+@cached_njit()
 def kaufman_log_partition(rows, columns, coupling):
     r"""Log partition function of spins on a torus without a field, and its derivative in the coupling.
 

@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
-from numba import njit
 from pymc.distributions.dist_math import check_parameters
 from pymc.distributions.shape_utils import convert_dims, convert_shape, shape_from_dims
 from pymc.logprob.abstract import _logprob
@@ -32,6 +31,7 @@ from pm_neural.distributions._units import UNSAID, BinaryUnits, as_float, loop_o
 from pm_neural.distributions.lattice import Lattice
 from pm_neural.distributions.spin_normalizer import choose_method, field_log_partition, kaufman_condition, raveled
 from step_methods.checks import at_least
+from step_methods.kernels.jit import cached_njit
 from step_methods.network import PairwiseNetwork, network_of, random_inputs, unnormalized_message
 
 __all__ = ["BoltzmannMachine", "Ising"]
@@ -39,7 +39,7 @@ __all__ = ["BoltzmannMachine", "Ising"]
 type Normalize = Literal["enumerate", "transfer", "kaufman", "exact"] | None
 
 
-@njit(cache=True)
+@cached_njit()
 def pair_sum(data, indices, indptr, state):
     """Compute sᵀUs with U in compressed rows."""
     total = 0.0

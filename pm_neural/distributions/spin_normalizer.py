@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pytensor.tensor as pt
-from numba import njit
 from pymc.distributions.custom import CustomDistRV
 from pymc.distributions.transforms import _default_transform
 from pytensor.graph.basic import Constant, Variable
@@ -34,6 +33,7 @@ from pm_neural.distributions._elimination import (
 from pm_neural.distributions._kaufman import kaufman_log_partition
 from pm_neural.distributions.lattice import lattice
 from pm_neural.distributions.normalizer import LogPartitionOp
+from step_methods.kernels.jit import cached_njit
 from step_methods.network import random_inputs
 
 __all__ = [
@@ -122,7 +122,7 @@ class TorusLogPartition(SpinLogPartition):
         return torus_log_partition(self.rows, self.columns, self.weight, self.rounding, float(coupling), fields)
 
 
-@njit(cache=True)
+@cached_njit()
 def torus_log_partition(rows, columns, weight, rounding, coupling, fields):
     """Log Z on a torus and its derivatives, for a coupling of either sign where both sides are even.
 

@@ -7,7 +7,7 @@ ones belong to the caller.
 
 from numba import njit
 
-from step_methods.kernels._jit import kernel
+from step_methods.kernels.jit import kernel
 from step_methods.kernels.rbm import (
     energy,
     free_energy,

@@ -1,7 +1,8 @@
 """Sums over all states of a layer of a restricted network: log Z and its gradient."""
 
 import numpy as np
-from numba import njit
+
+from step_methods.kernels.jit import cached_njit
 
 # The states of the low units are tabled once; 2**8 rows of a hundred fields fit in the L2 cache.
 _LOW_UNITS = 8
@@ -9,7 +10,7 @@ _LOW_UNITS = 8
 _FACTORS = 512
 
 
-@njit(cache=True)
+@cached_njit()
 def log_partition_gradient(W, a, b):
     """Log partition function of an RBM and its gradient, which is a set of means.
 
@@ -39,7 +40,7 @@ def log_partition_gradient(W, a, b):
     return log_z, pairs, large, small
 
 
-@njit(cache=True)
+@cached_njit()
 def _enumerate_columns(W, large_biases, small_biases):
     n_large, n_small = W.shape
     n_low = min(n_small, _LOW_UNITS)
@@ -95,7 +96,7 @@ def _enumerate_columns(W, large_biases, small_biases):
     return largest + np.log(total), pairs / total, small / total, large / total
 
 
-@njit(cache=True)
+@cached_njit()
 def _softplus_sum(high_field, low_field, mean):
     """Sum of softplus(field) over units; writes sigmoid(field), which needs the same exponential."""
     result = 0.0
@@ -115,7 +116,7 @@ def _softplus_sum(high_field, low_field, mean):
     return result + np.log(product)
 
 
-@njit(cache=True)
+@cached_njit()
 def quadratic_log_partition(G, c):
     """Log of the sum of exp(c·h + ½ hᵀGh) over all h in {0, 1}ⁿ, and its gradient, which is a set of means.
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
-from step_methods.kernels._jit import kernel
+from step_methods.kernels.jit import kernel
 
 # What `sweep_gaussian` takes: the rows of −Λ_BB⁻¹ Λ_BR for all blocks, those of the factors of Λ_BB⁻¹, the coordinates
 # that the rows belong to, and the first row of each block.

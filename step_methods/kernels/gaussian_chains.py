@@ -8,7 +8,7 @@ that nothing but the visible units is written to memory. With many of them the t
 import numpy as np
 from numba import njit
 
-from step_methods.kernels._jit import kernel
+from step_methods.kernels.jit import kernel
 from step_methods.kernels.layers import sample_units
 from step_methods.kernels.normal import fill_noise, normal_pair
 from step_methods.kernels.random import VECTOR_BYTES, close_stream, open_stream

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from step_methods.kernels._jit import kernel
 from step_methods.kernels.chain import _count_changes
+from step_methods.kernels.jit import kernel
 from step_methods.kernels.normal import fill_noise
 from step_methods.kernels.random import VECTOR_BYTES, close_stream, open_stream
 from step_methods.kernels.simd import (

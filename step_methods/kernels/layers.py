@@ -5,7 +5,7 @@ field += b``. The functions here then turn fields into samples: sigmoid, random 
 comparison in registers, each field read once and each sample written once. Nothing is allocated.
 """
 
-from step_methods.kernels._jit import kernel
+from step_methods.kernels.jit import kernel
 from step_methods.kernels.random import VECTOR_BYTES, close_stream, open_stream
 from step_methods.kernels.simd import as_vector_of, load, load_first, store, store_first
 from step_methods.kernels.units import decide, sigmoid, softplus_sum

@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from step_methods.kernels._jit import kernel
+from step_methods.kernels.jit import kernel
 from step_methods.kernels.random import fraction
 from step_methods.kernels.simd import absolute, as_vector_of, choose, count_ones, int_to_mask, load, mask_to_int, store
 

@@ -13,7 +13,7 @@ potentials are renewed, and do not add up.
 
 from typing import Any, NamedTuple
 
-from step_methods.kernels._jit import kernel
+from step_methods.kernels.jit import kernel
 from step_methods.kernels.random import fraction
 
 # mypy: disable-error-code="no-untyped-def"

@@ -11,7 +11,7 @@ import scipy.sparse
 from numba import njit
 from numba.extending import overload
 
-from step_methods.kernels._jit import kernel
+from step_methods.kernels.jit import kernel
 from step_methods.kernels.pairwise_noise import thresholds
 from step_methods.kernels.pairwise_units import Energy, renew
 from step_methods.kernels.random import VECTOR_BYTES, Stream, close_stream, open_stream

@@ -18,7 +18,7 @@ import numpy as np
 import scipy.sparse
 from numba import njit
 
-from step_methods.kernels._jit import kernel
+from step_methods.kernels.jit import kernel
 from step_methods.kernels.pairwise_units import Energy, renew
 from step_methods.kernels.random import VECTOR_BYTES, close_stream, open_stream
 from step_methods.kernels.simd import as_vector_of, count_ones, load, pointer_to, store

@@ -23,7 +23,7 @@ from numba import njit
 from numba.core import types
 from numba.extending import overload
 
-from step_methods.kernels._jit import kernel
+from step_methods.kernels.jit import kernel
 from step_methods.kernels.simd import (
     load,
     pointer_to,

@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 from numba.extending import overload, register_jitable
 
-from step_methods.kernels._jit import kernel
+from step_methods.kernels.jit import kernel
 from step_methods.kernels.random import LANES, VECTOR_BYTES, close_stream, open_stream
 from step_methods.kernels.simd import (
     as_vector_of,

@@ -23,7 +23,7 @@ from typing import Literal
 import numpy as np
 import scipy.sparse
 
-from step_methods.kernels._jit import kernel
+from step_methods.kernels.jit import kernel
 from step_methods.kernels.spiking_events import run_events
 from step_methods.kernels.spiking_network import (
     PreparedNetwork,

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from numba.extending import overload
 
-from step_methods.kernels._jit import kernel
+from step_methods.kernels.jit import kernel
 from step_methods.kernels.random import LANES, VECTOR_BYTES, fraction
 from step_methods.kernels.simd import choose, clip, load, pointer_to, store, total
 from step_methods.kernels.spiking_network import Neighbors, enter, open_network, refresh, spread, width

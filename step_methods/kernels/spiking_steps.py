@@ -13,7 +13,7 @@ import math
 import numpy as np
 from numba import njit
 
-from step_methods.kernels._jit import kernel
+from step_methods.kernels.jit import kernel
 from step_methods.kernels.random import LANES, VECTOR_BYTES, close_stream, next_words, open_stream
 from step_methods.kernels.simd import (
     choose,

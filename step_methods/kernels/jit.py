@@ -58,19 +58,34 @@ class _Cache(FunctionCache):
             _report(error)
 
 
-def kernel(function: Callable[..., Any]) -> Any:
+def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function with numba and keep the machine code on disk, where there is a place for it.
+
+    Parameters
+    ----------
+    **options
+        Of ``numba.njit``.
+    """
+
+    def compile_with_cache(function: Callable[..., Any]) -> Any:
+        dispatcher = njit(**options)(function)
+        try:
+            dispatcher._cache = _Cache(function)
+        except RuntimeError as error:  # numba finds no folder that can be written to
+            _report(error)
+        return dispatcher
+
+    return compile_with_cache
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile a kernel and keep the machine code on disk.
 
     Numba takes a cached kernel as fresh while the file of the kernel itself is unchanged. Kernels
     here are built from functions of several files, so a cached one is fresh only while all files of
     the package are.
     """
-    dispatcher = njit(error_model="numpy")(function)
-    try:
-        cache = _Cache(function)
-    except RuntimeError as error:  # numba finds no folder that can be written to
-        _report(error)
-        return dispatcher
-    cache._cache_file._source_stamp = _STAMP
-    dispatcher._cache = cache
+    dispatcher = cached_njit(error_model="numpy")(function)
+    if isinstance(dispatcher._cache, _Cache):
+        dispatcher._cache._cache_file._source_stamp = _STAMP
     return dispatcher
