@@ -410,7 +410,7 @@ def test_something_that_is_no_variable(parameters):
         model_with(parameters),
         pytest.raises(TypeError, match="vars must be variables of the model"),
     ):
-        pmn.BlockGibbs(["v"])
+        pmn.BlockGibbs([np.zeros(4)])
 
 
 def test_a_layer_without_free_units(parameters):

@@ -683,10 +683,10 @@ def test_rate_counts_spikes_per_neuron_and_refractory_period(small):
             step = pmn.NeuralSampling([model["v"]], record_spikes=True, **options)
         _, (stats,) = step.step(model.initial_point())
         assert stats["rate"] == stats["spikes"] / (4 * periods)  # two neurons are auxiliary
-        units, times, n_neurons, _ = unpack_spikes(stats["spike_raster"])
-        assert n_neurons == 4
-        assert units.size == stats["spikes"]
-        assert (np.diff(times) >= 0).all()
+        spikes = unpack_spikes(stats["spike_raster"])
+        assert spikes.n_neurons == 4
+        assert spikes.units.size == stats["spikes"]
+        assert (np.diff(spikes.times) >= 0).all()
         assert step.neurons_of == {"v": range(2)}
 
 
@@ -699,9 +699,9 @@ def test_the_raster_is_that_of_the_state(rng):
     point = model.initial_point()
     for _ in range(5):
         point, (stats,) = step.step(point)
-        units, times, n_neurons, duration = unpack_spikes(stats["spike_raster"])
-        assert (n_neurons, duration) == (n, steps)
-        on = np.isin(np.arange(n), units[times >= steps - tau])
+        spikes = unpack_spikes(stats["spike_raster"])
+        assert (spikes.n_neurons, spikes.duration, spikes.tau, spikes.once) == (n, steps, tau, True)
+        on = np.isin(np.arange(n), spikes.units[spikes.times >= steps - tau])
         np.testing.assert_array_equal(point["z"].ravel() == 1, on)
 
 
