@@ -168,6 +168,24 @@ def test_evidence_that_is_left_out_is_found(monkeypatch):
     assert check.largest_difference == pytest.approx(0.25)
 
 
+def test_small_errors_are_found_beside_terms_in_float32(monkeypatch):
+    """PyTensor takes the logarithm of the small integer 1 in float32, which changes nothing; of 0.75 it does."""
+    logits = Evidence.logits
+    with pm.Model():
+        z = pmn.BoltzmannMachine("z", np.zeros((3, 3)), B)
+        pm.Normal("y", z, 1, observed=[1.0, 3.0, 3.0])
+        monkeypatch.setattr(Evidence, "logits", lambda self, point: (1 + 1e-8) * logits(self, point))
+        check = found(pmn.BlockGibbs([z]), by_more_than=1e-9)
+        assert check.largest_difference < 1e-7
+    monkeypatch.setattr(Evidence, "logits", logits)
+    with pm.Model():
+        z = pmn.BoltzmannMachine("z", np.zeros((3, 3)), B)
+        pm.Bernoulli("y", p=pm.math.switch(z, 0.75, 0.125), observed=[1, 0, 1])
+        assert check_conditionals(pmn.BlockGibbs([z]), random_seed=1)
+        monkeypatch.setattr(Evidence, "logits", lambda self, point: 1.001 * logits(self, point))
+        found(pmn.BlockGibbs([z]), by_more_than=1e-4)
+
+
 @pytest.mark.parametrize("make", [auxiliary, layers, real, real_layers, spiking_auxiliary])
 @pytest.mark.filterwarnings("ignore::pymc.exceptions.ImputationWarning")
 def test_a_wrong_parameter_is_found(monkeypatch, make):
