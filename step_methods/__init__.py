@@ -1,11 +1,13 @@
 """Step methods for PyMC: for networks of binary units, and Langevin dynamics for continuous variables.
 
 Importing the package makes them known to PyMC: a bare ``pymc.sample()`` then picks them for the
-variables they are meant for; those that are for use on request stay out of its way.
+variables they are meant for; those that are for use on request stay out of its way. Start values under the name of a
+network's masked variable, which PyMC would ignore, are refused from then on.
 """
 
 import pymc.step_methods
 
+from step_methods._masked_starts import refuse_names_of_masked_variables
 from step_methods.block_gibbs import BlockGibbs
 from step_methods.langevin import SGLD, Langevin
 from step_methods.neural_sampling import EnergyGibbs, NeuralSampling
@@ -26,3 +28,4 @@ def _register() -> None:
 
 
 _register()
+refuse_names_of_masked_variables()

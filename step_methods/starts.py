@@ -51,8 +51,7 @@ def find_start(
     -------
     list of dict
         For ``pm.sample(chains=4, initvals=pmn.find_start(model, chains=4))``: the values of all free variables by
-        their names. The free units of masked data have a name of their own, as in ``z_unobserved``; PyMC ignores
-        start values for ``z`` itself.
+        their names. The free units of masked data have a name of their own, as in ``z_unobserved``.
 
     Raises
     ------
