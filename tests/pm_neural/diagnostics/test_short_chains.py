@@ -65,6 +65,14 @@ def test_draws_where_no_short_chain_ends_are_found(rng):
     assert "None of 32 short chains" in result.complaints[0]
 
 
+def test_draws_that_all_short_chains_left_are_said_once(rng):
+    # Where chains end outside of the draws, that they do not end among them says nothing more.
+    result = held_against((rng.random((4, 500, 30)) < 0.1).astype(int), (rng.random((32, 50, 30)) < 0.9).astype(int))
+    assert "activity of v" in result.outside
+    assert result.table.loc["activity of v", "p unreached"] < 1e-10
+    assert result.unreached == []
+
+
 def test_chains_that_disagree_are_worth_few_draws(rng):
     # Each of two chains sees a mode of its own, and some short chains a third: two draws do not exclude it.
     draws = np.repeat([[[0] * 20], [[1] * 20]], 500, axis=1) ^ (rng.random((2, 500, 20)) < 0.02)
