@@ -1,13 +1,38 @@
-"""What all tests share: no windows, a generator per test, no global state, the GPU rule."""
+"""What all tests share: no windows, quick compilation, a generator per test, no global state, the GPU rule."""
 
 import os
 import zlib
 from collections.abc import Iterator
 
 import numpy as np
+import pytensor
 import pytest
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+# To compile graphs for numba, as PyTensor does by default, takes most of the time of these tests.
+QUICK_MODE = "FAST_COMPILE"
+DEFAULT_MODE = pytensor.config.mode
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add an option that compiles all graphs as users do."""
+    parser.addoption("--numba", action="store_true", help="compile all graphs with PyTensor's default backend")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Evaluate graphs in Python, but for the tests marked `numba`."""
+    if not config.getoption("--numba"):
+        pytensor.config.mode = QUICK_MODE
+
+
+@pytest.fixture(autouse=True)
+def default_mode_where_it_is_asked_for(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compile as users do in the tests marked `numba`."""
+    mode = DEFAULT_MODE if request.node.get_closest_marker("numba") else pytensor.config.mode
+    with pytensor.config.change_flags(mode=mode):
+        yield
 
 
 @pytest.fixture

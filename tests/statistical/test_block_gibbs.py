@@ -84,6 +84,7 @@ def test_agreement_with_binary_gibbs_metropolis(parameters):
         assert (np.abs(means[0][name] - means[1][name]) < 4 * combined).all()
 
 
+@pytest.mark.numba
 def test_random_parameters_keep_their_prior(parameters):
     """Geweke's joint test: with nothing observed, the parameter's marginal is its prior.
 

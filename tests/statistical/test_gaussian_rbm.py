@@ -115,6 +115,7 @@ def test_a_measurement_of_v_by_nuts_and_block_gibbs(parameters):
     assert_means(idata.posterior["h"].values.astype(float), p @ states)
 
 
+@pytest.mark.numba
 def test_random_parameters_keep_their_prior(parameters):
     """Geweke's joint test: with nothing observed, the marginals of the parameters are their priors.
 

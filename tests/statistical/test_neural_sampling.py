@@ -108,6 +108,7 @@ def test_agreement_with_binary_gibbs_metropolis(rng):
     assert (np.abs(means[0] - means[1]) < 4 * np.hypot(*errors)).all()
 
 
+@pytest.mark.numba
 @pytest.mark.parametrize("hidden", ["auxiliary", "none"])
 def test_successive_conditional_simulation(rng, hidden):
     """Geweke's joint test: data are drawn anew at each step, so a random bias keeps its prior, and so do the units.

@@ -182,6 +182,7 @@ def test_conditions_on_what_other_steps_sample():
     within_4_mcse(np.stack([idata["bit"], idata["x"]], axis=-1), [one, (one + 1.0) / 2])
 
 
+@pytest.mark.numba
 def test_sgld_approaches_the_posterior_as_its_steps_shrink():
     """Conjugate normal mean from minibatches: means and squares with constant steps, where they are known; then less.
 

@@ -231,7 +231,7 @@ def test_a_mixture_of_normalized_fields_sums_to_one(parameters):
 # ---------------------------------------------------------------------------------- draws
 
 
-@pytest.mark.parametrize("mode", [None, "FAST_COMPILE"], ids=["numba", "python"])
+@pytest.mark.parametrize("mode", ["NUMBA", "FAST_COMPILE"], ids=["numba", "python"])
 @BOTH
 def test_exact_draws_follow_the_law(parameters, distribution, mode):
     """Chi-square test of all states; false-alarm rate 1e-4 each (seeds are fixed)."""

@@ -97,6 +97,7 @@ def test_value_and_gradient_take_one_evaluation():
     assert gradient == pytest.approx([-1.0, -1 / 3])
 
 
+@pytest.mark.numba
 def test_the_gradient_is_left_out_where_nothing_uses_it():
     with pm.Model() as model:
         pmn.Energy("x", perceptron(), shape=2)
@@ -420,6 +421,7 @@ def test_errors_of_the_module_come_out():
         failing_logp()({"x": np.array([2.0, 0.0])})
 
 
+@pytest.mark.numba
 def test_in_threads_an_error_is_logged_and_the_energy_is_nan(caplog):
     """Threads of nutpie run without the interpreter's lock: an error that left the module there would crash."""
     logp, got = failing_logp(), []

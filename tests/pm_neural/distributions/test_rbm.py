@@ -201,7 +201,7 @@ def test_a_mixture_of_normalized_machines_sums_to_one(parameters):
 # ---------------------------------------------------------------------------------- draws
 
 
-@pytest.mark.parametrize("mode", [None, "FAST_COMPILE"], ids=["numba", "python"])
+@pytest.mark.parametrize("mode", ["NUMBA", "FAST_COMPILE"], ids=["numba", "python"])
 @pytest.mark.parametrize(
     ("n_visible", "n_hidden"), [(4, 2), (2, 4), (3, 13)], ids=["hidden", "visible", "visible_long"]
 )
@@ -235,7 +235,7 @@ def test_gibbs_draws_follow_the_law(rng):
     assert np.abs((draws.mean(axis=0) - p) / error).max() < 4.5
 
 
-@pytest.mark.parametrize("mode", [None, "FAST_COMPILE"], ids=["numba", "python"])
+@pytest.mark.parametrize("mode", ["NUMBA", "FAST_COMPILE"], ids=["numba", "python"])
 def test_hidden_draws_follow_the_conditional(parameters, mode):
     """Unit means within 4.5 standard errors (false-alarm rate 1e-4 in all)."""
     W, a, b = parameters
