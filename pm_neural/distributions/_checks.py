@@ -16,7 +16,6 @@ __all__ = [
     "binary_data",
     "binary_initval",
     "check_length",
-    "check_normalize",
     "check_shape",
     "finite_parameter",
     "known_value",
@@ -197,23 +196,6 @@ def binary_initval(
     if initval is None or isinstance(initval, str | Variable):
         return initval
     return binary_data(name, np.asarray(initval), event_shape, "initval", values)
-
-
-def check_normalize(distribution: str, normalize: Any, unsaid: Any) -> None:
-    """Raise if `normalize` is left `unsaid`, or is neither None nor "exact".
-
-    Raises
-    ------
-    TypeError
-    ValueError
-    """
-    if normalize is unsaid:
-        raise TypeError(
-            f'{distribution}.dist() needs normalize=None or normalize="exact" said explicitly: inside a mixture '
-            "a missing normalizer gives wrong weights even with fixed parameters"
-        )
-    if normalize not in (None, "exact"):
-        raise ValueError(f'normalize must be None or "exact", got {normalize!r}')
 
 
 def check_length(argument: str, vector: TensorVariable, expected: int | None, axis: str, W: TensorVariable) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytensor.tensor as pt
 from pymc.distributions.distribution import Discrete
@@ -11,10 +9,7 @@ from pytensor.tensor import TensorVariable
 
 from pm_neural.distributions._checks import binary_data, binary_initval
 
-__all__ = ["UNSAID", "BinaryUnits", "as_float", "loop_over_batch", "on_support"]
-
-# The default of an argument that must be given.
-UNSAID: Any = object()
+__all__ = ["BinaryUnits", "as_float", "loop_over_batch", "on_support"]
 
 
 class BinaryUnits(Discrete):

@@ -5,38 +5,38 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytensor.tensor as pt
-from pymc.distributions.dist_math import check_parameters
+from numba import njit
 from pymc.distributions.shape_utils import convert_dims, convert_shape, shape_from_dims
 from pymc.logprob.abstract import _logprob
 from pymc.model import modelcontext
 from pymc.pytensorf import extract_obs_data
 from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Apply, Constant, Variable
-from pytensor.graph.op import Op
 from pytensor.tensor import TensorVariable, as_tensor_variable, tensor
 from pytensor.tensor.blockwise import Blockwise
-from pytensor.tensor.random.op import RandomVariable
 from scipy.sparse import csr_array, triu
 from scipy.special import logit
 
 from pm_neural.distributions._checks import finite_parameter
-from pm_neural.distributions._compiled_op import CompiledOp
+from pm_neural.distributions._compiled_op import CompiledOp, CompiledRV
 from pm_neural.distributions._couplings import Couplings, as_couplings
 from pm_neural.distributions._draws import draw_pairwise
-from pm_neural.distributions._units import UNSAID, BinaryUnits, as_float, loop_over_batch, on_support
+from pm_neural.distributions._units import BinaryUnits, as_float, loop_over_batch, on_support
 from pm_neural.distributions.lattice import Lattice
-from pm_neural.distributions.spin_normalizer import choose_method, field_log_partition, kaufman_condition, raveled
+from pm_neural.distributions.normalizers.normalizer import UNSAID, Normalize, Normalizer, choose_normalizer
+from pm_neural.distributions.normalizers.spins import Enumeration, Field, Kaufman, TransferMatrix, raveled
 from step_methods.checks import at_least
 from step_methods.kernels.jit import cached_njit
 from step_methods.network import PairwiseNetwork, network_of, random_inputs, unnormalized_message
 
 __all__ = ["BoltzmannMachine", "Ising"]
 
-type Normalize = Literal["enumerate", "transfer", "kaufman", "exact"] | None
+_NORMALIZERS = {"enumerate": Enumeration(), "transfer": TransferMatrix(), "kaufman": Kaufman()}
+_EXACT = [("enumerate", Enumeration()), ("kaufman", Kaufman(sure=True)), ("transfer", TransferMatrix())]
 
 
 @cached_njit()
@@ -51,7 +51,7 @@ def pair_sum(data, indices, indptr, state):
     return total
 
 
-class PairSum(CompiledOp, Op):
+class PairSum(CompiledOp):
     """The sum over all pairs, ½ sᵀJs, of s (n,); each pair is visited once."""
 
     __props__ = ("couplings",)
@@ -79,20 +79,35 @@ class PairSum(CompiledOp, Op):
         """Compute the output in backends other than numba."""
         output_storage[0][0] = np.asarray(inputs[0] @ (self.pairs @ inputs[0]), node.outputs[0].dtype)
 
+    def numba_function(self, node):
+        """Compute the output by numba."""
+        data, indices, indptr = self.pairs.data, self.pairs.indices, self.pairs.indptr
+        dtype = np.dtype(node.outputs[0].dtype)
 
-class PairwiseRV(CompiledOp, RandomVariable):
+        @njit
+        def sum_of_pairs(state):
+            return np.asarray(pair_sum(data, indices, indptr, state)).astype(dtype)
+
+        return sum_of_pairs
+
+    def compiled_in(self):
+        """Return the couplings."""
+        return self.couplings.arrays
+
+
+class PairwiseRV(CompiledRV):
     """A field of units coupled in pairs; its axes are those of the biases."""
 
     dtype = "int64"
     values: tuple[int, int]
-    __props__ = (*RandomVariable.__props__, "couplings", "event_shape", "normalize", "n_sweeps")
+    __props__ = (*CompiledRV.__props__, "couplings", "event_shape", "normalize", "n_sweeps")
 
     def __init__(
         self,
         *,
         couplings: Couplings,
         event_shape: tuple[int, ...],
-        normalize: str | None = None,
+        normalize: Normalizer | None = None,
         n_sweeps: int = 1000,
         **kwargs,
     ):
@@ -121,6 +136,22 @@ class PairwiseRV(CompiledOp, RandomVariable):
 
         return loop_over_batch(draw, (0, len(self.event_shape)), (coupling, biases), size)
 
+    def numba_draw(self, node):
+        """Draw by numba."""
+        data, indices, indptr = self.couplings.arrays
+        low, n_sweeps, shape = self.values[0], self.n_sweeps, self.event_shape
+
+        @njit
+        def draw(rng, coupling, biases):
+            flat = np.ascontiguousarray(biases).reshape(-1)
+            return draw_pairwise(rng, data, indices, indptr, coupling.item(), flat, low, n_sweeps).reshape(shape)
+
+        return draw
+
+    def compiled_in(self):
+        """Return the couplings."""
+        return self.couplings.arrays
+
 
 class BoltzmannMachineRV(PairwiseRV):
     """A field of units in {0, 1}."""
@@ -138,7 +169,7 @@ class IsingRV(PairwiseRV):
     _print_name = ("Ising", "\\operatorname{Ising}")
 
 
-class _Field(NamedTuple):
+class _Layout(NamedTuple):
     """What J says, checked: couplings, the axes of the field, and the factor of a lattice."""
 
     couplings: Couplings
@@ -146,9 +177,9 @@ class _Field(NamedTuple):
     factor: Any
 
 
-def _read_field(distribution: str, J: Any, shape: Any, event_ndim: int | None) -> _Field:
+def _read_field(distribution: str, J: Any, shape: Any, event_ndim: int | None) -> _Layout:
     """Check J and find the axes of the field."""
-    if isinstance(J, _Field):
+    if isinstance(J, _Layout):
         return J
     if event_ndim is not None and (isinstance(event_ndim, bool) or not isinstance(event_ndim, int | np.integer)):
         raise TypeError(f"event_ndim must be an integer, the number of axes of one field, got {event_ndim!r}")
@@ -163,13 +194,13 @@ def _read_field(distribution: str, J: Any, shape: Any, event_ndim: int | None) -
                 f"the last axes of the shape (or dims, or data) of {distribution} must have the lengths {J.shape} of "
                 f"the lattice, got {_describe(lengths)}"
             )
-        return _Field(as_couplings(J.couplings), J.shape, J.coupling)
+        return _Layout(as_couplings(J.couplings), J.shape, J.coupling)
     couplings = as_couplings(J)
     n_units = couplings.n_units
     if lengths is None:
         if event_ndim not in (None, 1):
             raise ValueError(f"event_ndim={event_ndim} needs the lengths of the axes too: give shape or dims")
-        return _Field(couplings, (n_units,), 1.0)
+        return _Layout(couplings, (n_units,), 1.0)
     rank = len(lengths) if event_ndim is None else event_ndim
     event_shape = tuple(length for length in lengths[-rank:] if length is not None)
     if len(event_shape) != rank or not rank or math.prod(event_shape) != n_units:
@@ -178,7 +209,7 @@ def _read_field(distribution: str, J: Any, shape: Any, event_ndim: int | None) -
             f"the axes of the field must hold n = {n_units} units, as J says: got the shape (or dims, or data) "
             f"{_describe(lengths)} for {distribution} with event_ndim={event_ndim}{hint}"
         )
-    return _Field(couplings, event_shape, 1.0)
+    return _Layout(couplings, event_shape, 1.0)
 
 
 def _known_length(length: Any) -> int | None:
@@ -243,11 +274,6 @@ class _Pairwise(BinaryUnits):
         n_sweeps: int = 1000,
         **kwargs,
     ):
-        if normalize is UNSAID:
-            raise TypeError(
-                f'{cls.__name__}.dist() needs normalize=None or normalize="exact" said explicitly: inside a mixture '
-                "a missing normalizer gives wrong weights even with fixed parameters"
-            )
         field = _read_field(cls.__name__, J, kwargs.get("shape"), event_ndim)
         coupling = finite_parameter("coupling", coupling, 0)
         if isinstance(field.factor, Variable) or field.factor != 1:
@@ -255,12 +281,13 @@ class _Pairwise(BinaryUnits):
             known = isinstance(factor, Constant) and isinstance(coupling, Constant)
             coupling = pt.constant(factor.data * coupling.data) if known else factor * coupling
         biases = _full_biases(cls.biases_name, biases, field.event_shape)
-        method = choose_method(normalize, field.couplings, field.event_shape, cls.values, coupling, biases)
+        network = Field(field.couplings, field.event_shape, cls.values, coupling, biases)
+        normalizer = choose_normalizer(cls.__name__, normalize, network, _NORMALIZERS, _EXACT)
         return super().dist(
             [coupling, biases],
             couplings=field.couplings,
             event_shape=field.event_shape,
-            normalize=method,
+            normalize=normalizer,
             n_sweeps=at_least(1, "n_sweeps", n_sweeps),
             **kwargs,
         )
@@ -320,7 +347,7 @@ class BoltzmannMachine(_Pairwise):
         parameters are a batch of independent fields.
     coupling : tensor_like of float, shape (...)
         Multiplies J; nothing is rebuilt when it changes. ``beta * lattice`` in place of J means the same.
-    normalize : {None, "enumerate", "transfer", "kaufman", "exact"}
+    normalize : {None, "enumerate", "transfer", "kaufman", "exact"} or Normalizer
         With None the constant log Z is left out: right for sampling with fixed parameters, and cheap. The other
         choices include it, with its gradient in `coupling` and b; parameters that depend on other random variables
         need it, and so do ``pm.Mixture``, model comparison and LOO across fields. "enumerate" takes at most 20
@@ -475,9 +502,7 @@ def _pairwise_logprob(op, values, rng, size, coupling, biases, **kwargs):
     flat = raveled(state, shape)
     logp = (biases * state).sum(axis=axes) + coupling * Blockwise(PairSum(op.couplings))(flat)
     if op.normalize is not None:
-        logp = logp - field_log_partition(op.normalize, op.couplings, shape, op.values, coupling, biases)
-    if op.normalize == "kaufman" and (condition := kaufman_condition(op.couplings, shape, coupling)) is not None:
-        logp = check_parameters(logp, condition, msg="coupling >= 0 where a side is odd")
+        logp = op.normalize.normalized(logp, Field(op.couplings, shape, op.values, coupling, biases))
     return pt.switch(on_support(value, op.values, len(shape)), logp, -np.inf)
 
 

@@ -8,30 +8,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytensor
 import pytensor.tensor as pt
+from numba import njit, objmode
 from pymc.distributions.distribution import Distribution
 from pymc.logprob.abstract import _logprob
 from pytensor.tensor import TensorVariable, as_tensor_variable
-from pytensor.tensor.random.op import RandomVariable
 
 from pm_neural.distributions._checks import binary_data, check_shape, real_data
-from pm_neural.distributions._compiled_op import CompiledOp
+from pm_neural.distributions._compiled_op import CompiledRV
 from pm_neural.distributions._units import on_support
-from pm_neural.distributions.energy import TorchEnergy
+from pm_neural.distributions.torch_modules.op import TorchEnergy
 
 if TYPE_CHECKING:
-    from pm_neural.distributions._frozen_decoder import FrozenDecoder
+    from pm_neural.distributions.torch_modules.frozen_decoder import FrozenDecoder
     from pm_neural.training import VAE
 
 __all__ = ["Decoder"]
 
 
-class DecoderRV(CompiledOp, RandomVariable):
+class DecoderRV(CompiledRV):
     """Real pixels of the image that a code stands for."""
 
     name = "Decoder"
     dtype = "floatX"
     _print_name = ("Decoder", "\\operatorname{Decoder}")
-    __props__ = (*RandomVariable.__props__, "module")
+    __props__ = (*CompiledRV.__props__, "module")
 
     def __init__(self, *, module: FrozenDecoder, **kwargs):
         kwargs.setdefault("signature", "(latent),(visible)->(visible)")
@@ -51,6 +51,24 @@ class DecoderRV(CompiledOp, RandomVariable):
         for index in np.ndindex(batch):
             pixels[index] = self.module.pixels(codes[index], noise[index])
         return pixels.astype(self.dtype if self.module.is_binary else pytensor.config.floatX)
+
+    def numba_draw(self, node):
+        """Draw all pixels, from compiled code."""
+        pixels, is_binary, n_visible = self.module.pixels, self.module.is_binary, self.module.n_visible
+        dtype = np.dtype(node.outputs[1].dtype)
+
+        @njit
+        def draw(rng, latent, known):
+            noise = rng.random(n_visible) if is_binary else rng.normal(0.0, 1.0, n_visible)
+            with objmode(result="float64[:]"):
+                result = pixels(latent, noise)
+            return result.astype(dtype)
+
+        return draw
+
+    def compiled_in(self):
+        """The compiled form refers to the module, which only this process has."""
+        return None
 
 
 class BinaryDecoderRV(DecoderRV):
@@ -156,7 +174,7 @@ class Decoder(Distribution):
 
 def _freeze(vae: VAE | FrozenDecoder) -> FrozenDecoder:
     try:
-        frozen_decoder = import_module("pm_neural.distributions._frozen_decoder")
+        frozen_decoder = import_module("pm_neural.distributions.torch_modules.frozen_decoder")
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"pmn.Decoder needs {error.name}, which is not installed; it comes with the extra: "

@@ -16,90 +16,29 @@ from pymc.logprob.transforms import LogOddsTransform
 from pymc.model import modelcontext
 from pymc.pytensorf import extract_obs_data
 from pytensor.compile.sharedvalue import SharedVariable
-from pytensor.gradient import DisconnectedType
-from pytensor.graph.basic import Apply, Constant, Variable
-from pytensor.graph.op import Op
-from pytensor.graph.replace import _vectorize_node
-from pytensor.graph.rewriting.basic import node_rewriter
-from pytensor.tensor import TensorVariable, as_tensor_variable, tensor
-from pytensor.tensor.random.op import RandomVariable
-from pytensor.tensor.rewriting.basic import register_specialize
+from pytensor.graph.basic import Constant, Variable
+from pytensor.tensor import TensorVariable
 
 from pm_neural.distributions._checks import binary_data
-from pm_neural.distributions._compiled_op import CompiledOp
-from pm_neural.distributions._units import UNSAID, on_support
+from pm_neural.distributions._compiled_op import CompiledRV
+from pm_neural.distributions._units import on_support
+from pm_neural.distributions.normalizers.normalizer import UNSAID
+from pm_neural.distributions.torch_modules.op import TorchEnergy
 from step_methods.network import is_binary_energy_op
 
 if TYPE_CHECKING:
-    from pm_neural.distributions._frozen_module import FrozenModule
+    from pm_neural.distributions.torch_modules.frozen_module import FrozenModule
 
 __all__ = ["Energy"]
 
 
-class TorchEnergy(CompiledOp, Op):
-    """Energies of points, and their gradient unless nothing needs it, by a torch module in one pass.
-
-    Maps (*batch, *event_shape) to the energies (*batch) and a gradient of the shape of the points.
-    """
-
-    __props__ = ("module", "with_gradient")
-
-    def __init__(self, module: FrozenModule, with_gradient: bool = True):
-        super().__init__()
-        self.module = module
-        self.with_gradient = with_gradient
-
-    def make_node(self, points) -> Apply:
-        """Make a node from points, floats of shape (*batch, *event_shape)."""
-        points = as_tensor_variable(points)
-        batch = points.type.shape[: points.ndim - len(self.module.event_shape)]
-        outputs = [tensor(dtype=points.dtype, shape=batch)]
-        if self.with_gradient:
-            outputs.append(points.type())
-        return Apply(self, [points], outputs)
-
-    def infer_shape(self, node, input_shapes):
-        """Return the shapes of the outputs."""
-        (shape,) = input_shapes
-        return [shape[: len(shape) - len(self.module.event_shape)], shape][: len(node.outputs)]
-
-    def perform(self, node, inputs, output_storage) -> None:
-        """Compute the outputs in backends other than numba."""
-        if self.with_gradient:
-            output_storage[0][0], output_storage[1][0] = self.module.energy_and_gradient(inputs[0])
-        else:
-            output_storage[0][0] = self.module.energy(inputs[0])
-
-    def pullback(self, inputs, outputs, cotangents) -> list[Variable]:
-        """Multiply the cotangent of the energy with the gradient."""
-        if not all(isinstance(cotangent.type, DisconnectedType) for cotangent in cotangents[1:]):
-            raise NotImplementedError("second derivatives of an Energy are not implemented")
-        gradient = outputs[1] if self.with_gradient else TorchEnergy(self.module)(*inputs)[1]
-        return [pt.shape_padright(cotangents[0], len(self.module.event_shape)) * gradient]
-
-
-@_vectorize_node.register(TorchEnergy)
-def _vectorize_torch_energy(op, node, points):
-    return op.make_node(points)
-
-
-@register_specialize
-@node_rewriter([TorchEnergy])
-def local_energy_without_gradient(fgraph, node):
-    """Leave the gradient out where nothing uses it: the graph is complete when this runs."""
-    if not node.op.with_gradient or fgraph.clients[node.outputs[1]]:
-        return None
-    energy = TorchEnergy(node.op.module, with_gradient=False)(*node.inputs)
-    return {node.outputs[0]: energy}
-
-
-class EnergyRV(CompiledOp, RandomVariable):
+class EnergyRV(CompiledRV):
     """Points of any real value."""
 
     name = "Energy"
     dtype = "floatX"
     _print_name = ("Energy", "\\operatorname{Energy}")
-    __props__ = (*RandomVariable.__props__, "module")
+    __props__ = (*CompiledRV.__props__, "module")
 
     def __init__(self, *, module: FrozenModule, **kwargs):
         axes = ",".join(f"axis_{i}" for i in range(len(module.event_shape)))
@@ -115,7 +54,11 @@ class EnergyRV(CompiledOp, RandomVariable):
 
     def rng_fn(self, rng, size):
         """Refuse to draw."""
-        raise no_draws()
+        raise _no_draws()
+
+    def numba_draw(self, node):
+        """Refuse to draw."""
+        raise _no_draws()
 
 
 class UnitEnergyRV(EnergyRV):
@@ -131,7 +74,7 @@ class BinaryEnergyRV(EnergyRV):
     dtype = "int64"
 
 
-def no_draws() -> ValueError:
+def _no_draws() -> ValueError:
     """Return the error of a draw from an energy."""
     return ValueError(
         "an Energy has no draws of its own (pm.draw, prior predictive), only a density: sample it with pm.sample"
@@ -352,7 +295,7 @@ def _check_data(name: str, data: Any, support: str, event_shape: tuple[int, ...]
 def _freeze(module: Any, event_shape: tuple[int, ...], support: str, initval: Any) -> FrozenModule:
     """Copy the module, and try the copy at the start value."""
     try:
-        frozen_module = import_module("pm_neural.distributions._frozen_module")
+        frozen_module = import_module("pm_neural.distributions.torch_modules.frozen_module")
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"pmn.Energy needs {error.name}, which is not installed; it comes with the extra: "

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import pytensor.tensor as pt
+from numba import njit
 from pymc.distributions.dist_math import check_parameters
 from pymc.distributions.distribution import Continuous
 from pymc.distributions.shape_utils import rv_size_is_none
@@ -14,7 +15,6 @@ from pytensor.tensor import TensorVariable
 
 from pm_neural.distributions._checks import (
     check_length,
-    check_normalize,
     check_shape,
     finite_parameter,
     known_value,
@@ -22,8 +22,9 @@ from pm_neural.distributions._checks import (
     real_initval,
 )
 from pm_neural.distributions._draws import draw_gaussian_visible
-from pm_neural.distributions._units import UNSAID, loop_over_batch
-from pm_neural.distributions.normalizer import check_hidden_enumerable, gaussian_rbm_log_partition
+from pm_neural.distributions._units import loop_over_batch
+from pm_neural.distributions.normalizers.normalizer import UNSAID, Normalize, choose_normalizer
+from pm_neural.distributions.normalizers.restricted import EnumeratedHiddenLayer
 from pm_neural.distributions.rbm import VisibleUnitsRV
 from step_methods.checks import at_least
 from step_methods.network import GaussianRestrictedNetwork, network_of, random_inputs, unnormalized_message
@@ -46,6 +47,16 @@ class GaussianRBMRV(VisibleUnitsRV):
             return draw_gaussian_visible(rng, W, a, b, sigma, self.n_sweeps)
 
         return loop_over_batch(draw, (2, 1, 1, 1), (W, b, sigma, a), size, self.dtype)
+
+    def numba_draw(self, node):
+        """Draw by numba."""
+        n_sweeps = self.n_sweeps
+
+        @njit
+        def draw(rng, W, a, b, sigma):
+            return draw_gaussian_visible(rng, W, a, b, sigma, n_sweeps)
+
+        return draw
 
 
 class GaussianRBM(Continuous):
@@ -79,7 +90,7 @@ class GaussianRBM(Continuous):
         Biases of the hidden units.
     sigma : tensor_like of float, shape (..., n_visible)
         Standard deviation of each visible unit given the hidden ones, positive. A scalar holds for all of them.
-    normalize : {None, "exact"}
+    normalize : {None, "exact"} or Normalizer
         With None the constant log Z is left out: right for sampling with fixed parameters, and cheap. "exact"
         includes it, with its gradient in all parameters, by integrating over the visible units in closed form and
         enumerating the hidden ones (at most 20); parameters that depend on other random variables need it, and so do
@@ -134,9 +145,7 @@ class GaussianRBM(Continuous):
 
     rv_type = GaussianRBMRV
 
-    def __new__(
-        cls, name, W, a, b, sigma, *, normalize: Literal["exact"] | None = None, observed=None, initval=None, **kwargs
-    ):
+    def __new__(cls, name, W, a, b, sigma, *, normalize: Normalize = None, observed=None, initval=None, **kwargs):
         """Register the distribution as a variable of the current model."""
         W = finite_parameter("W", W, 2)
         event_shape = W.type.shape[-2:-1]
@@ -163,12 +172,11 @@ class GaussianRBM(Continuous):
         b,
         sigma,
         *,
-        normalize: Literal["exact"] | None = UNSAID,
+        normalize: Normalize = UNSAID,
         n_sweeps: int = 1000,
         **kwargs,
     ):
         """Make a variable that belongs to no model; `normalize` must be given."""
-        check_normalize("GaussianRBM", normalize, UNSAID)
         W = finite_parameter("W", W, 2)
         a, b = (finite_parameter(argument, value, 1) for argument, value in (("a", a), ("b", b)))
         sigma = _positive_parameter("sigma", sigma)
@@ -179,9 +187,11 @@ class GaussianRBM(Continuous):
         check_length("b", b, n_hidden, "n_hidden", W)
         check_length("sigma", sigma, n_visible, "n_visible", W)
         check_shape("GaussianRBM", kwargs.get("shape"), n_visible)
-        if normalize == "exact":
-            check_hidden_enumerable(n_hidden)
-        return super().dist([W, a, b, sigma], normalize=normalize, n_sweeps=at_least(1, "n_sweeps", n_sweeps), **kwargs)
+        network = GaussianRestrictedNetwork(W, a, b, sigma, normalized=True)
+        normalizer = choose_normalizer("GaussianRBM", normalize, network, {}, [("exact", EnumeratedHiddenLayer())])
+        return super().dist(
+            [W, a, b, sigma], normalize=normalizer, n_sweeps=at_least(1, "n_sweeps", n_sweeps), **kwargs
+        )
 
     def support_point(rv, size, W, a, b, sigma):
         """Start at the mean of the visible units with all hidden units half on."""
@@ -206,8 +216,8 @@ def _gaussian_rbm_logprob(op, values, rng, size, W, a, b, sigma, **kwargs):
     precision = 1 / pt.sqr(sigma)
     hidden_fields = b + pt.matvec(W.mT, value * precision)
     logp = pt.softplus(hidden_fields).sum(axis=-1) - 0.5 * (pt.sqr(value - a) * precision).sum(axis=-1)
-    if op.normalize == "exact":
-        logp = logp - gaussian_rbm_log_partition(W, a, b, sigma)
+    if op.normalize is not None:
+        logp = op.normalize.normalized(logp, GaussianRestrictedNetwork(W, a, b, sigma, normalized=True))
     return check_parameters(
         logp,
         pt.all(sigma > 0, axis=-1),

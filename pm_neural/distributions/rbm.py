@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import pytensor.tensor as pt
+from numba import njit
 from pymc.distributions.dist_math import check_parameters
 from pymc.distributions.shape_utils import rv_size_is_none
 from pymc.logprob.abstract import _logprob
 from pytensor.graph.basic import Variable
 from pytensor.tensor import TensorVariable
-from pytensor.tensor.random.op import RandomVariable
 from scipy.sparse import csr_array
 
-from pm_neural.distributions._checks import check_length, check_normalize, check_shape, finite_parameter
-from pm_neural.distributions._compiled_op import CompiledOp
+from pm_neural.distributions._checks import check_length, check_shape, finite_parameter
+from pm_neural.distributions._compiled_op import CompiledRV
 from pm_neural.distributions._draws import draw_hidden, draw_visible
-from pm_neural.distributions._units import UNSAID, BinaryUnits, as_float, loop_over_batch, on_support
-from pm_neural.distributions.normalizer import check_enumerable, rbm_log_partition
+from pm_neural.distributions._units import BinaryUnits, as_float, loop_over_batch, on_support
+from pm_neural.distributions.normalizers.normalizer import UNSAID, Normalize, Normalizer, choose_normalizer
+from pm_neural.distributions.normalizers.restricted import EnumeratedLayer
 from step_methods.checks import at_least
 from step_methods.network import (
     GaussianRestrictedNetwork,
@@ -35,12 +34,12 @@ from step_methods.network import (
 __all__ = ["BernoulliRBM", "HiddenUnits"]
 
 
-class VisibleUnitsRV(CompiledOp, RandomVariable):
+class VisibleUnitsRV(CompiledRV):
     """The visible units of an RBM, hidden units summed out; the parameters begin with W and a."""
 
-    __props__ = (*RandomVariable.__props__, "normalize", "n_sweeps")
+    __props__ = (*CompiledRV.__props__, "normalize", "n_sweeps")
 
-    def __init__(self, *, normalize: str | None = None, n_sweeps: int = 1000, **kwargs):
+    def __init__(self, *, normalize: Normalizer | None = None, n_sweeps: int = 1000, **kwargs):
         super().__init__(**kwargs)
         self.normalize = normalize
         self.n_sweeps = n_sweeps
@@ -61,6 +60,16 @@ class BernoulliRBMRV(VisibleUnitsRV):
     def rng_fn(self, rng, W, a, b, size):
         """Draw in backends other than numba."""
         return loop_over_batch(lambda W, b, a: draw_visible(rng, W, a, b, self.n_sweeps), (2, 1, 1), (W, b, a), size)
+
+    def numba_draw(self, node):
+        """Draw by numba."""
+        n_sweeps = self.n_sweeps
+
+        @njit
+        def draw(rng, W, a, b):
+            return draw_visible(rng, W, a, b, n_sweeps)
+
+        return draw
 
 
 class BernoulliRBM(BinaryUnits):
@@ -89,7 +98,7 @@ class BernoulliRBM(BinaryUnits):
         Biases of the visible units.
     b : tensor_like of float, shape (..., n_hidden)
         Biases of the hidden units.
-    normalize : {None, "exact"}
+    normalize : {None, "exact"} or Normalizer
         With None the constant log Z is left out: right for sampling with fixed parameters, and cheap. "exact"
         includes it by enumerating the smaller layer (at most 20 units), with its gradient in W, a and b;
         parameters that depend on other random variables need it, and so do ``pm.Mixture``, model comparison and
@@ -138,7 +147,7 @@ class BernoulliRBM(BinaryUnits):
 
     rv_type = BernoulliRBMRV
 
-    def __new__(cls, name, W, a, b, *, normalize: Literal["exact"] | None = None, **kwargs):
+    def __new__(cls, name, W, a, b, *, normalize: Normalize = None, **kwargs):
         """Register the distribution as a variable of the current model."""
         W = finite_parameter("W", W, 2)
         return super().__new__(cls, name, W, a, b, event_shape=W.type.shape[-2:-1], normalize=normalize, **kwargs)
@@ -158,12 +167,11 @@ class BernoulliRBM(BinaryUnits):
         a,
         b,
         *,
-        normalize: Literal["exact"] | None = UNSAID,
+        normalize: Normalize = UNSAID,
         n_sweeps: int = 1000,
         **kwargs,
     ):
         """Make a variable that belongs to no model; `normalize` must be given."""
-        check_normalize("BernoulliRBM", normalize, UNSAID)
         W, a, b = (
             finite_parameter("W", W, 2),
             finite_parameter("a", a, 1),
@@ -173,9 +181,9 @@ class BernoulliRBM(BinaryUnits):
         check_length("a", a, n_visible, "n_visible", W)
         check_length("b", b, n_hidden, "n_hidden", W)
         check_shape("BernoulliRBM", kwargs.get("shape"), n_visible)
-        if normalize == "exact":
-            check_enumerable((n_visible, n_hidden))
-        return super().dist([W, a, b], normalize=normalize, n_sweeps=at_least(1, "n_sweeps", n_sweeps), **kwargs)
+        network = RestrictedNetwork(W, a, b, normalized=True)
+        normalizer = choose_normalizer("BernoulliRBM", normalize, network, {}, [("exact", EnumeratedLayer())])
+        return super().dist([W, a, b], normalize=normalizer, n_sweeps=at_least(1, "n_sweeps", n_sweeps), **kwargs)
 
     def support_point(rv, size, W, a, b):
         """Start where each visible unit is on if its field is positive with all hidden units half on."""
@@ -192,8 +200,8 @@ def _bernoulli_rbm_logprob(op, values, rng, size, W, a, b, **kwargs):
     v = as_float(value, W)
     hidden_fields = b + pt.matvec(W.mT, v)
     logp = (a * v).sum(axis=-1) + pt.softplus(hidden_fields).sum(axis=-1)
-    if op.normalize == "exact":
-        logp = logp - rbm_log_partition(W, a, b)
+    if op.normalize is not None:
+        logp = op.normalize.normalized(logp, RestrictedNetwork(W, a, b, normalized=True))
     logp = pt.switch(on_support(value), logp, -np.inf)
     return check_parameters(logp, pt.eq(W.shape[-2], a.shape[-1]), msg="W and a must fit")
 
@@ -204,7 +212,7 @@ def _bernoulli_rbm_network(op, node):
     return RestrictedNetwork(W, a, b, normalized=op.normalize is not None)
 
 
-class HiddenUnitsRV(CompiledOp, RandomVariable):
+class HiddenUnitsRV(CompiledRV):
     """The hidden units of an RBM given its visible units."""
 
     name = "HiddenUnits"
@@ -215,6 +223,15 @@ class HiddenUnitsRV(CompiledOp, RandomVariable):
     def rng_fn(self, rng, v, W, b, size):
         """Draw in backends other than numba."""
         return loop_over_batch(lambda v, W, b: draw_hidden(rng, v, W, b), (1, 2, 1), (v, W, b), size)
+
+    def numba_draw(self, node):
+        """Draw by numba."""
+
+        @njit
+        def draw(rng, v, W, b):
+            return draw_hidden(rng, v, W, b)
+
+        return draw
 
 
 class HiddenUnits(BinaryUnits):

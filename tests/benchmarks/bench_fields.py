@@ -31,7 +31,7 @@ from bench_pairwise import dense_network, ours, random_graph
 from pymc.backends.ndarray import NDArray
 
 import pm_neural as pmn
-from pm_neural.distributions._kaufman import kaufman_log_partition
+from pm_neural.distributions.normalizers.kaufman import kaufman_log_partition
 from step_methods._pairwise import PairwiseSampler
 from step_methods.evidence import Evidence
 

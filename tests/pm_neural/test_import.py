@@ -54,7 +54,7 @@ def test_energy_without_torch_names_the_extra():
 
 
 # Wrap torch modules; imported when the first `Energy` or `Decoder` is made, not before.
-LOADED_ON_USE = ("_frozen_module.py", "_frozen_decoder.py")
+LOADED_ON_USE = ("frozen_module.py", "frozen_decoder.py")
 
 
 def imports_of(package):

@@ -6,7 +6,7 @@ import pymc as pm
 import pytest
 
 import pm_neural as pmn
-from pm_neural.distributions._kaufman import kaufman_log_partition
+from pm_neural.distributions.normalizers.kaufman import kaufman_log_partition
 
 CRITICAL = np.log(1 + np.sqrt(2)) / 2
 QUIET = {"cores": 1, "progressbar": False, "compute_convergence_checks": False}

@@ -14,8 +14,8 @@ from scipy.special import expit, logsumexp
 from scipy.stats import chisquare, kstest, norm
 
 import pm_neural as pmn
-from pm_neural.distributions.normalizer import QuadraticLogPartition, gaussian_rbm_log_partition
-from step_methods.network import evaluate
+from pm_neural.distributions.normalizers.restricted import EnumeratedHiddenLayer, QuadraticLogPartition
+from step_methods.network import GaussianRestrictedNetwork, evaluate
 
 NAMES = ("W", "a", "b", "sigma")
 
@@ -149,7 +149,7 @@ def test_shared_data_as_parameters(parameters):
 def test_gradient_of_the_normalizer_in_all_parameters(parameters, mode):
     """Central differences of the enumeration in float64, to 1e-8."""
     inputs = [pt.dmatrix("W"), pt.dvector("a"), pt.dvector("b"), pt.dvector("sigma")]
-    log_z = gaussian_rbm_log_partition(*inputs)
+    log_z = EnumeratedHiddenLayer().log_partition(GaussianRestrictedNetwork(*inputs, normalized=True))
     function = pytensor.function(inputs, [log_z, *pytensor.grad(log_z, inputs)], mode=mode)
     value, *gradient = function(*parameters)
 

@@ -25,9 +25,7 @@ def jax_funcify(monkeypatch):
     dispatch = ModuleType("pytensor.link.jax.dispatch")
     dispatch.jax_funcify = jax_funcify
     monkeypatch.setitem(sys.modules, "pytensor.link.jax.dispatch", dispatch)
-    monkeypatch.delitem(sys.modules, "pm_neural.distributions._jax", raising=False)
-    yield jax_funcify
-    sys.modules.pop("pm_neural.distributions._jax", None)
+    return jax_funcify
 
 
 def test_jax_refuses_our_operations_and_names_the_way_out(jax_funcify):

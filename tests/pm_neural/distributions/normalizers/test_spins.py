@@ -12,15 +12,17 @@ from scipy.sparse import csr_array
 from scipy.special import ellipk, logsumexp
 
 from pm_neural.distributions._couplings import as_couplings
-from pm_neural.distributions._elimination import (
+from pm_neural.distributions.boltzmann import _EXACT, _NORMALIZERS
+from pm_neural.distributions.lattice import lattice
+from pm_neural.distributions.normalizers.elimination import (
     elimination_log_partition,
     frontier_width,
     orders,
     plan_elimination,
 )
-from pm_neural.distributions._kaufman import kaufman_log_partition
-from pm_neural.distributions.lattice import lattice
-from pm_neural.distributions.spin_normalizer import choose_method, field_log_partition
+from pm_neural.distributions.normalizers.kaufman import kaufman_log_partition
+from pm_neural.distributions.normalizers.normalizer import choose_normalizer
+from pm_neural.distributions.normalizers.spins import Enumeration, Field, Kaufman, TransferMatrix
 
 CRITICAL = np.log(1 + np.sqrt(2)) / 2
 
@@ -133,11 +135,11 @@ def test_kaufman_approaches_onsager(K):
 # ---------------------------------------------------------------------------------- as PyTensor operations
 
 
-def compiled(normalize, J, shape, values, coupling, biases, mode=None):
+def compiled(normalizer, J, shape, values, coupling, biases, mode=None):
     """Log Z and its gradient at one point, of a model whose parameters are not constants."""
     couplings = as_couplings(J)
     inputs = [pt.scalar("c"), pt.tensor("b", shape=shape)]
-    log_z = field_log_partition(normalize, couplings, shape, values, *inputs)
+    log_z = normalizer.log_partition(Field(couplings, shape, values, *inputs))
     return pytensor.function(inputs, [log_z, *pt.grad(log_z, inputs)], mode=mode)(coupling, biases)
 
 
@@ -147,7 +149,7 @@ def test_value_and_gradient_by_elimination(rng, values, mode):
     grid = lattice((3, 4), (True, False))
     J = csr_array(grid.couplings * rng.normal())
     biases = rng.normal(size=(3, 4))
-    log_z, slope, means = compiled("transfer", J, (3, 4), values, 0.6, biases, mode)
+    log_z, slope, means = compiled(TransferMatrix(), J, (3, 4), values, 0.6, biases, mode)
     expected = brute_force(J.toarray(), 0.6, biases.ravel(), values)
     np.testing.assert_allclose(log_z, expected[0], atol=1e-10)
     np.testing.assert_allclose(slope, expected[1], atol=1e-10)
@@ -158,7 +160,7 @@ def test_value_and_gradient_by_elimination(rng, values, mode):
 @pytest.mark.parametrize("mode", ["NUMBA", "FAST_COMPILE"], ids=["numba", "python"])
 def test_value_and_gradient_on_the_torus(coupling, mode):
     J = 2 * lattice((4, 4), periodic=True).couplings
-    result = compiled("kaufman", J, (4, 4), (-1, 1), coupling / 2, np.zeros((4, 4)), mode)
+    result = compiled(Kaufman(), J, (4, 4), (-1, 1), coupling / 2, np.zeros((4, 4)), mode)
     expected = brute_force(J.toarray(), coupling / 2, np.zeros(16))
     for got, value in zip(result, expected, strict=True):
         np.testing.assert_allclose(got.ravel(), value, atol=1e-10)
@@ -169,7 +171,7 @@ def test_bits_without_a_field_on_the_torus():
     J = lattice((3, 4), periodic=True).couplings
     c = pt.scalar("c")
     biases = -2 * c * np.ones((3, 4))
-    log_z = field_log_partition("kaufman", as_couplings(J), (3, 4), (0, 1), c, biases)
+    log_z = Kaufman().log_partition(Field(as_couplings(J), (3, 4), (0, 1), c, biases))
     value, slope = pytensor.function([c], [log_z, pt.grad(log_z, c)])(1.3)
 
     def at(coupling):
@@ -182,19 +184,18 @@ def test_bits_without_a_field_on_the_torus():
 
 def test_kaufman_looks_at_values_that_are_known_late():
     with pytest.raises(ValueError, match="without a field"):
-        compiled("kaufman", lattice((4, 4), periodic=True).couplings, (4, 4), (-1, 1), 0.5, np.full((4, 4), 1e-3))
+        compiled(Kaufman(), lattice((4, 4), periodic=True).couplings, (4, 4), (-1, 1), 0.5, np.full((4, 4), 1e-3))
     J = lattice((4, 3), periodic=True).couplings
-    assert compiled("kaufman", J, (4, 3), (-1, 1), -0.5, np.zeros((4, 3)))[0] == np.inf
-    assert np.isfinite(compiled("kaufman", -J, (4, 3), (-1, 1), -0.5, np.zeros((4, 3)))[0])
+    assert compiled(Kaufman(), J, (4, 3), (-1, 1), -0.5, np.zeros((4, 3)))[0] == np.inf
+    assert np.isfinite(compiled(Kaufman(), -J, (4, 3), (-1, 1), -0.5, np.zeros((4, 3)))[0])
 
 
 def test_batches_and_float32(rng):
     J, fields = random_couplings(rng, 5).astype("float32"), rng.normal(size=(3, 1, 5)).astype("float32")
     coupling = np.array([0.5, 1.5], dtype="float32")
     with pytensor.config.change_flags(floatX="float32"):
-        log_z = field_log_partition(
-            "enumerate", as_couplings(J), (5,), (0, 1), pt.constant(coupling), pt.constant(fields)
-        )
+        field = Field(as_couplings(J), (5,), (0, 1), pt.constant(coupling), pt.constant(fields))
+        log_z = Enumeration().log_partition(field)
         assert log_z.dtype == "float32"
         result = log_z.eval()
     expected = [[brute_force(J, c, field[0], (0, 1))[0] for c in coupling] for field in fields]
@@ -203,7 +204,7 @@ def test_batches_and_float32(rng):
 
 def test_second_derivatives_are_refused():
     c = pt.scalar("c")
-    log_z = field_log_partition("enumerate", as_couplings([[0, 1], [1, 0]]), (2,), (-1, 1), c, pt.zeros(2))
+    log_z = Enumeration().log_partition(Field(as_couplings([[0, 1], [1, 0]]), (2,), (-1, 1), c, pt.zeros(2)))
     with pytest.raises(NotImplementedError, match="second derivatives of log Z"):
         pt.grad(pt.grad(log_z, c), c)
 
@@ -215,23 +216,24 @@ def chosen(grid, normalize="exact", values=(-1, 1), coupling=0.5, field=0.0):
     shape = grid.shape
     biases = field * pt.ones(shape) if isinstance(field, pt.TensorVariable) else pt.constant(np.full(shape, field))
     coupling = pt.as_tensor(coupling)
-    return choose_method(normalize, as_couplings(grid.couplings), shape, values, coupling, biases)
+    field = Field(as_couplings(grid.couplings), shape, values, coupling, biases)
+    return choose_normalizer("Ising", normalize, field, _NORMALIZERS, _EXACT)
 
 
 def test_the_method_that_applies_is_chosen():
     c, h = pt.scalar("c"), pt.scalar("h")
-    assert chosen(lattice((4, 5), periodic=True)) == "enumerate"
-    assert chosen(lattice((30, 30), periodic=True), coupling=c) == "kaufman"
-    assert chosen(lattice((30, 31), periodic=True)) == "kaufman"
-    assert chosen(lattice((30, 30), periodic=True), values=(0, 1), field=-1.0) == "kaufman"
-    assert chosen(lattice((6, 30), periodic=True), field=h) == "transfer"
-    assert chosen(lattice((5, 7), periodic=True), coupling=c) == "transfer"
-    assert chosen(lattice((5, 7), periodic=True), coupling=-0.5) == "transfer"
-    assert chosen(lattice((12, 30)), values=(0, 1), coupling=c, field=h) == "transfer"
-    assert chosen(lattice((31, 31), periodic=True), "kaufman", coupling=c) == "kaufman"
+    assert chosen(lattice((4, 5), periodic=True)) == Enumeration()
+    assert chosen(lattice((30, 30), periodic=True), coupling=c) == Kaufman(sure=True)
+    assert chosen(lattice((30, 31), periodic=True)) == Kaufman(sure=True)
+    assert chosen(lattice((30, 30), periodic=True), values=(0, 1), field=-1.0) == Kaufman(sure=True)
+    assert chosen(lattice((6, 30), periodic=True), field=h) == TransferMatrix()
+    assert chosen(lattice((5, 7), periodic=True), coupling=c) == TransferMatrix()
+    assert chosen(lattice((5, 7), periodic=True), coupling=-0.5) == TransferMatrix()
+    assert chosen(lattice((12, 30)), values=(0, 1), coupling=c, field=h) == TransferMatrix()
+    assert chosen(lattice((31, 31), periodic=True), "kaufman", coupling=c) == Kaufman()
     for prior in (pm.HalfNormal.dist(), pm.TruncatedNormal.dist(lower=0), pm.Uniform.dist(), pm.Beta.dist(1, 1)):
-        assert chosen(lattice((31, 31), periodic=True), "kaufman", coupling=prior) == "kaufman"
-    assert chosen(lattice((30, 30), periodic=True), coupling=pm.Normal.dist()) == "kaufman"
+        assert chosen(lattice((31, 31), periodic=True), "kaufman", coupling=prior) == Kaufman()
+    assert chosen(lattice((30, 30), periodic=True), coupling=pm.Normal.dist()) == Kaufman(sure=True)
     assert chosen(lattice((3, 3)), None) is None
 
 
@@ -272,5 +274,6 @@ def test_couplings_that_differ_are_no_torus(rng):
     J = lattice((5, 5), periodic=True).couplings
     J.data[:] = 1 + np.arange(J.nnz)
     J = J + J.T
+    field = Field(as_couplings(J), (5, 5), (-1, 1), pt.constant(1.0), pt.constant(np.zeros((5, 5))))
     with pytest.raises(ValueError, match="one coupling for all bonds"):
-        choose_method("kaufman", as_couplings(J), (5, 5), (-1, 1), pt.constant(1.0), pt.constant(np.zeros((5, 5))))
+        choose_normalizer("Ising", "kaufman", field, _NORMALIZERS, _EXACT)

@@ -8,7 +8,13 @@ import pytensor.tensor as pt
 import pytest
 from scipy.special import logsumexp
 
-from pm_neural.distributions.normalizer import rbm_log_partition
+from pm_neural.distributions.normalizers.restricted import EnumeratedLayer
+from step_methods.network import RestrictedNetwork
+
+
+def rbm_log_partition(*parameters):
+    network = RestrictedNetwork(*map(pt.as_tensor, parameters), normalized=True)
+    return EnumeratedLayer().log_partition(network)
 
 
 def brute_force(W, a, b):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pm_neural.distributions._frozen_module import FrozenModule
+from pm_neural.distributions.torch_modules.frozen_module import FrozenModule
 from pm_neural.training.vae import VAE
 
 __all__ = ["FrozenDecoder"]
