@@ -3,57 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain, groupby, repeat
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pymc.blocking import PointType, StatsType
-from pymc.model import Model, modelcontext
-from pymc.step_methods.compound import BlockedStep, Competence, StepMethodState
-from pymc.step_methods.state import dataclass_state
-from pymc.util import RandomGenerator, get_random_generator, get_value_vars_from_user_vars
+from pymc.model import Model
+from pymc.step_methods.compound import Competence
+from pymc.util import RandomGenerator
 from pytensor.graph.basic import Variable
 
-from step_methods._blocks import Blocks, blocks_by_name, parse_blocks
-from step_methods._chain_start import DefaultStarts, OwnStarts
-from step_methods._gaussian import GaussianSampler
-from step_methods._gaussian_restricted import GaussianRestrictedSampler
-from step_methods._pairwise import PairwiseSampler
-from step_methods._progress import ProgressColumns
-from step_methods._restricted import Decisions, Numbers, RestrictedSampler, Scan, Units
-from step_methods._variables import ChosenVariables, Variables
+from step_methods._variables import Variables
 from step_methods.checks import at_least
-from step_methods.evidence import Evidence
-from step_methods.kernels.random import fill_integers, seed_stream
-from step_methods.network import (
-    GaussianNetwork,
-    GaussianRestrictedNetwork,
-    NetworkReader,
-    PairwiseNetwork,
-    RestrictedNetwork,
-    check_units,
-    free_variable,
-    is_layer,
-    read_networks,
-)
+from step_methods.gibbs import gaussian, gaussian_restricted, pairwise, restricted  # noqa: F401 - registers samplers
+from step_methods.kernels.random import fill_integers
+from step_methods.network import reduced_of, sampler_of
+from step_methods.reading.blocks import Blocks, blocks_by_name, parse_blocks
+from step_methods.reading.evidence import read_evidence
+from step_methods.reading.layers import is_layer
+from step_methods.reading.readers import NetworkReader, read_networks
+from step_methods.sampler import Decisions, Numbers, Sampler, Scan
+from step_methods.stepping import NetworkStep, NetworkStepState, make_room
 
 __all__ = ["BlockGibbs"]
 
 
-type _Sampler = RestrictedSampler | GaussianRestrictedSampler | PairwiseSampler | GaussianSampler
-
-
-@dataclass_state
-class BlockGibbsState(StepMethodState):
-    """What the step carries from draw to draw: its stream of random numbers, and how its chain has started."""
-
-    stream: np.ndarray
-    start_hash: int | None
-    n_draws: int
-    next_look: int
-
-
-class BlockGibbs(ProgressColumns, OwnStarts, ChosenVariables, BlockedStep):
+class BlockGibbs(NetworkStep):
     r"""Block Gibbs sampling of restricted Boltzmann machines, Boltzmann machines, Ising fields and Gaussian vectors.
 
     Units that do not interact are independent given the others, so they are drawn together from their exact
@@ -171,9 +147,9 @@ class BlockGibbs(ProgressColumns, OwnStarts, ChosenVariables, BlockedStep):
     stats_dtypes_shapes: ClassVar[dict] = {
         "network_energy": (np.float64, []),
         "flip_rate": (np.float64, []),
-        **OwnStarts.start_stats,
+        **NetworkStep.start_stats,
     }
-    _state_class = BlockGibbsState
+    _state_class = NetworkStepState
 
     def __init__(
         self,
@@ -188,61 +164,49 @@ class BlockGibbs(ProgressColumns, OwnStarts, ChosenVariables, BlockedStep):
         compile_kwargs: dict[str, Any] | None = None,
         blocked: bool = True,
     ):
-        model = modelcontext(model)
         self.sweeps_per_draw = at_least(1, "sweeps_per_draw", sweeps_per_draw)
         if order not in ("fixed", "random"):
             raise ValueError(f"order must be 'fixed' or 'random', got {order!r}")
         self.order = order
-        free = [free_variable(model, var) for var in self.choose(vars, model)]
-        self.vars = get_value_vars_from_user_vars(list(dict.fromkeys(free)), model)
-        self.blocked = blocked
-        is_start = initial_point is not None
-        if initial_point is None:
-            initial_point = model.initial_point()
+        self._set_up(
+            vars,
+            model=model,
+            rng=rng,
+            initial_point=initial_point,
+            blocked=blocked,
+            build=partial(self._build, blocks, compile_kwargs),
+        )
 
+    def _build(
+        self,
+        blocks: Blocks | Mapping[str, Blocks] | None,
+        compile_kwargs: Mapping[str, Any] | None,
+        point: PointType,
+    ) -> None:
+        model = self.model
         rvs = [model.values_to_rvs[value] for value in self.vars]
         updated = {value.name: value for value in self.vars}
-        readers = read_networks(model, rvs, initial_point, compile_kwargs)
+        readers = read_networks(model, rvs, point, compile_kwargs)
         self._layers = {name: layer for reader in readers for name, layer in reader.free_layers.items()}
-        self._values = {name: layer.values for name, layer in self._layers.items() if layer.values}
-        self._check_values(initial_point)
+        self._values = {name: layer.values for name, layer in self._layers.items()}
+        self._check_values(point)
         own_blocks = self._read_blocks(blocks)
-        evidence = {
-            name: Evidence(
-                model, updated[name], _values_with_evidence(reader, name), terms, initial_point, compile_kwargs
-            )
-            for reader in readers
-            for name, terms in reader.terms.items()
-            if terms
-        }
-        self._samplers: list[_Sampler] = [
-            _sampler(reader, set(updated), evidence, own_blocks, self.stages_in_random_order) for reader in readers
-        ]
+        self._samplers: list[Sampler] = []
+        for reader in readers:
+            evidence = read_evidence(model, reader, updated, point, compile_kwargs)
+            reduced = reduced_of(reader.network, reader, set(updated), evidence)
+            self._samplers.append(sampler_of(reduced, own_blocks, self.stages_in_random_order))
         # Networks that a term joins are updated in turn within every sweep, otherwise one after the other.
         self._joined = _joins_networks(readers)
         self._fixed_turns = self._sweep_in_turn()
         for sampler in self._samplers:
-            sampler.read(initial_point)
-        self._defaults = DefaultStarts(model, self.vars, initial_point)
-        if is_start:
-            self._check_start(model, initial_point, readers)
-        self._n_units = sum(sampler.n_units for sampler in self._samplers)
+            sampler.read(point)
+        self._n_units = sum(sampler.reduced.n_units for sampler in self._samplers)
         self._first_block = np.cumsum([0, *(sampler.n_blocks for sampler in self._samplers)])
         self._decisions: Decisions | None = None
-        self._start(get_random_generator(rng))
-
-    def setup_chain(self, rng: RandomGenerator, tune: int, draws: int) -> None:
-        """Seed the chain's stream and read shared data anew."""
-        for sampler in self._samplers:
-            sampler.start()
-            if not sampler.changes:
-                sampler.read({})
-        self._start(get_random_generator(rng, copy=False))
 
     def _start(self, rng: np.random.Generator) -> None:
-        self.rng = rng
-        self.stream = seed_stream(rng)
-        self._forget_start()
+        super()._start(rng)
         self._read_at: dict[int, bytes] = {}
 
     def step(self, point: PointType) -> tuple[PointType, StatsType]:
@@ -256,20 +220,18 @@ class BlockGibbs(ProgressColumns, OwnStarts, ChosenVariables, BlockedStep):
         n_changed = 0
         for i, scan in turns:
             sampler = self._samplers[i]
-            if sampler.changes:
+            if sampler.reduced.changes:
                 sampler.read(new_point)
-            old, new = _make_room(sampler, new_point)
+            old, new = make_room(sampler.reduced, new_point)
             energies[i], changed = sampler.draw(old, new, scan, self.stream)
             n_changed += changed
         if len(turns) > len(self._samplers):
-            two_valued = [name for name in self._updated() if self._layers[name].values]
-            n_changed = sum(int(np.count_nonzero(new_point[name] != point[name])) for name in two_valued)
-        self.n_draws += 1
+            discrete = [name for name in self._updated() if self._values[name]]
+            n_changed = sum(int(np.count_nonzero(new_point[name] != point[name])) for name in discrete)
         stats = {
             "network_energy": sum(energies.values()),
             "flip_rate": n_changed / max(self._n_units, 1),
-            "start_hash": self.start_hash,
-            "warning": self._look(point, new_point) if self.n_draws == self.next_look else None,
+            **self._told(point, new_point),
         }
         return new_point, [stats]
 
@@ -396,7 +358,7 @@ class BlockGibbs(ProgressColumns, OwnStarts, ChosenVariables, BlockedStep):
         """
         sampler = self._samplers[network]
         self._read_for(network, point)
-        return list(sampler.updated), sampler.numbers()
+        return list(sampler.reduced.updated), sampler.numbers()
 
     def force_network(self, network: int, point: PointType, numbers: np.ndarray) -> tuple[PointType, np.ndarray]:
         """Make one sweep of one network, in which each block is updated once, all random numbers given.
@@ -419,7 +381,7 @@ class BlockGibbs(ProgressColumns, OwnStarts, ChosenVariables, BlockedStep):
         new_point = point.copy()
         sampler = self._samplers[network]
         self._read_for(network, new_point)
-        old, new = _make_room(sampler, new_point)
+        old, new = make_room(sampler.reduced, new_point)
         return new_point, np.array(sampler.force_numbers(old, new, scan, iter(numbers.tolist())))
 
     def decisions_of_a_step(self) -> tuple[list[str], np.ndarray]:
@@ -428,7 +390,7 @@ class BlockGibbs(ProgressColumns, OwnStarts, ChosenVariables, BlockedStep):
         for i, sampler in enumerate(self._samplers):
             own, _ = sampler.decisions()
             units[i] = np.where(own < 0, -1, own + first)
-            first += sampler.n_units
+            first += sampler.reduced.n_units
         turns = [np.tile(units[i], scan) for i, scan in self._fixed_turns]
         return list(self._updated()), np.concatenate(turns)
 
@@ -440,15 +402,15 @@ class BlockGibbs(ProgressColumns, OwnStarts, ChosenVariables, BlockedStep):
         for i, scan in turns:
             sampler = self._samplers[i]
             self._read_for(i, new_point)
-            old, new = _make_room(sampler, new_point)
+            old, new = make_room(sampler.reduced, new_point)
             probabilities += sampler.force(old, new, scan, decisions)
         return new_point, probabilities
 
     def _read_for(self, network: int, point: PointType) -> None:
         """Read parameters and evidence that change; of the many forced runs from one point, only the first does."""
         sampler = self._samplers[network]
-        if sampler.changes:
-            read_at = b"".join(np.asarray(point[name]).tobytes() for name in sampler.inputs)
+        if sampler.reduced.changes:
+            read_at = b"".join(np.asarray(point[name]).tobytes() for name in sampler.reduced.inputs)
             if self._read_at.get(network) != read_at:
                 sampler.read(point)
                 self._read_at[network] = read_at
@@ -468,7 +430,7 @@ class BlockGibbs(ProgressColumns, OwnStarts, ChosenVariables, BlockedStep):
                 units, stages = sampler.decisions()
                 all_units.append(np.where(units < 0, -1, units + n_units))
                 all_stages.append(stages + n_stages)
-                n_units += sampler.n_units
+                n_units += sampler.reduced.n_units
                 n_stages += int(stages.max()) + 1
             self._decisions = np.concatenate(all_units), np.concatenate(all_stages)
         return self._decisions
@@ -476,7 +438,7 @@ class BlockGibbs(ProgressColumns, OwnStarts, ChosenVariables, BlockedStep):
     def _updated(self) -> Iterator[str]:
         """Yield the variables in the order in which the samplers concatenate them."""
         for sampler in self._samplers:
-            yield from sampler.updated
+            yield from sampler.reduced.updated
 
     def _bits(self, point: PointType) -> np.ndarray:
         """Return all units of the step as zeros and ones."""
@@ -485,9 +447,10 @@ class BlockGibbs(ProgressColumns, OwnStarts, ChosenVariables, BlockedStep):
         )
 
     def _two_values(self, name: str) -> tuple[int, int]:
-        values = self._layers[name].values
-        assert values is not None  # the decisions of real units cannot be forced, which their samplers say
-        return values
+        values = self._values[name]
+        assert values is not None  # decisions between other values cannot be forced, which their samplers say
+        low, high = values
+        return low, high
 
     def _with_flips(self, point: PointType, units: np.ndarray) -> PointType:
         """Return a point in which units, counted as in `_bits`, have their other value."""
@@ -509,10 +472,6 @@ class BlockGibbs(ProgressColumns, OwnStarts, ChosenVariables, BlockedStep):
             for name, own in blocks_by_name(blocks, list(layers)).items()
         }
 
-    def _check_values(self, point: Mapping[str, np.ndarray]) -> None:
-        for name, layer in self._layers.items():
-            check_units(np.asarray(point[name]), layer.values, f"the start value of {name!r}")
-
     @classmethod
     def takes(cls, rv: Variable) -> bool:
         """Whether a free random variable is for this step method where none is named."""
@@ -522,46 +481,6 @@ class BlockGibbs(ProgressColumns, OwnStarts, ChosenVariables, BlockedStep):
     def competence(var: Variable, has_grad: bool = False) -> Competence:
         """IDEAL for layers of networks, INCOMPATIBLE with everything else."""
         return Competence.IDEAL if is_layer(var) else Competence.INCOMPATIBLE
-
-
-def _values_with_evidence(reader: NetworkReader, name: str) -> tuple[int, int]:
-    """Return the two values of the units that terms of the model depend on; raise if they are real."""
-    values = reader.free_layers[name].values
-    if values is None:
-        names = ", ".join(repr(str(term.name)) for term in reader.terms[name])
-        rest = ". Its hidden units may stay with this step method"
-        raise ValueError(
-            f"the term {names} of the model depends on {name!r}, a Gaussian variable that this step method draws from "
-            "its own distribution only: sample it with pymc.NUTS instead"
-            + (rest if isinstance(reader.network, GaussianRestrictedNetwork) else "")
-        )
-    return values
-
-
-def _sampler(
-    reader: NetworkReader,
-    updated: set[str],
-    evidence: Mapping[str, Evidence],
-    blocks: Mapping[str, Sequence[np.ndarray]],
-    in_random_order: bool,
-) -> _Sampler:
-    match reader.network:
-        case GaussianNetwork():
-            return GaussianSampler(reader, blocks)
-        case PairwiseNetwork():
-            return PairwiseSampler(reader, evidence, blocks, in_random_order)
-        case GaussianRestrictedNetwork():
-            return GaussianRestrictedSampler(reader, updated, evidence, blocks, in_random_order)
-        case RestrictedNetwork():
-            return RestrictedSampler(reader, updated, evidence, blocks, in_random_order)
-
-
-def _make_room(sampler: _Sampler, point: PointType) -> tuple[Units, Units]:
-    """Return the old units of a sampler and room for new ones, which the point then holds."""
-    old: Units = {name: point[name].ravel() for name in sampler.conditioned_on}
-    fresh = {name: point[name].copy() for name in sampler.updated}
-    point.update(fresh)
-    return old, {name: value.reshape(-1) for name, value in fresh.items()}
 
 
 def _force_picks(n_blocks: int, n_picks: int, decisions: Iterator[int]) -> tuple[np.ndarray, list[float]]:

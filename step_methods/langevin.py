@@ -21,7 +21,7 @@ from step_methods._adaptation import Adaptation, AdaptationState, first_step_siz
 from step_methods._progress import ProgressColumns
 from step_methods._variables import ChosenVariables, Variables
 from step_methods.checks import at_least, positive
-from step_methods.evidence import check_full_data
+from step_methods.reading.minibatches import check_full_data
 
 __all__ = ["SGLD", "Langevin"]
 

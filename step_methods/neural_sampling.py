@@ -5,61 +5,53 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from pymc.blocking import PointType, StatsType
-from pymc.distributions.distribution import PartialObservedRV
-from pymc.model import Model, modelcontext
-from pymc.step_methods.compound import BlockedStep, Competence, StepMethodState
+from pymc.model import Model
+from pymc.step_methods.compound import Competence
 from pymc.step_methods.state import dataclass_state
-from pymc.util import RandomGenerator, get_random_generator, get_value_vars_from_user_vars
+from pymc.util import RandomGenerator
 from pytensor.graph.basic import Variable
-from pytensor.tensor.random.basic import BernoulliRV
 
-from step_methods._chain_start import DefaultStarts, OwnStarts
-from step_methods._progress import ProgressColumns
-from step_methods._refractory import Chance, Dynamics, Forced, Order, RefractoryFunction, refractory_function
-from step_methods._restricted import Units
-from step_methods._spiking import Recorder, SpikingPairwise, SpikingRestricted
-from step_methods._spiking_logp import SpikingLogp
-from step_methods._variables import ChosenVariables, Variables
-from step_methods.evidence import Evidence, MixedUnitsError
-from step_methods.kernels.random import seed_stream
-from step_methods.network import (
-    GaussianRestrictedNetwork,
-    LayerReader,
-    NetworkReader,
-    PairwiseNetwork,
-    check_units,
-    free_variable,
-    is_binary_energy,
-    is_layer,
-    network_node,
-    read_networks,
-)
+from step_methods._variables import Variables
+from step_methods.network import reduced_of
 from step_methods.raster import pack_spikes
+from step_methods.reading.evidence import Evidence, MixedUnitsError, read_evidence
+from step_methods.reading.layers import distribution_of, is_binary_energy, is_layer, two_values
+from step_methods.reading.readers import NetworkReader, read_networks
+from step_methods.reduced.logp import ReducedLogp
+from step_methods.sampler import Units
+from step_methods.spiking.logp import SpikingLogp
+from step_methods.spiking.networks import Recorder, SpikingNetwork, spiking_sampler_of
+from step_methods.spiking.refractory import (
+    Dynamics,
+    GivenDecisions,
+    Order,
+    RandomDecisions,
+    RefractoryFunction,
+    refractory_function,
+)
+from step_methods.stepping import NetworkStep, NetworkStepState, make_room
 
 __all__ = ["EnergyGibbs", "NeuralSampling"]
 
-type _Sampler = SpikingPairwise | SpikingRestricted | SpikingLogp
+type _Sampler = SpikingNetwork | SpikingLogp
 
 _LARGEST_TAU = 2**24
 _COUNTERS = "{}__refractory"
 
 
 @dataclass_state
-class NeuralSamplingState(StepMethodState):
-    """What the step carries from draw to draw: random numbers, the state of its neurons, how its chain has started."""
+class NeuralSamplingState(NetworkStepState):
+    """What the step carries from draw to draw: also the state of its neurons."""
 
-    stream: np.ndarray
     neurons: list[Any]
-    start_hash: int | None
-    n_draws: int
-    next_look: int
 
 
-class NeuralSampling(ProgressColumns, OwnStarts, ChosenVariables, BlockedStep):
+class NeuralSampling(NetworkStep):
     r"""Sample networks of binary units, and any binary model, by the dynamics of spiking neurons.
 
     Each unit is a neuron. A spike switches it on for a refractory period of `tau` steps, and its logit, the membrane
@@ -201,7 +193,7 @@ class NeuralSampling(ProgressColumns, OwnStarts, ChosenVariables, BlockedStep):
         "spikes": (np.int64, []),
         "rate": (np.float64, []),
         "network_energy": (np.float64, []),
-        **OwnStarts.start_stats,
+        **NetworkStep.start_stats,
     }
     _state_class = NeuralSamplingState
 
@@ -222,7 +214,6 @@ class NeuralSampling(ProgressColumns, OwnStarts, ChosenVariables, BlockedStep):
         compile_kwargs: dict[str, Any] | None = None,
         blocked: bool = True,
     ):
-        model = modelcontext(model)
         self.dynamics = _checked_dynamics(tau, time, refractory, order, g)
         self.steps_per_draw = _checked_number("steps_per_draw", steps_per_draw, self.dynamics.continuous)
         if not isinstance(record_spikes, bool):
@@ -233,55 +224,46 @@ class NeuralSampling(ProgressColumns, OwnStarts, ChosenVariables, BlockedStep):
             raster: dict[str, Any] = {"spike_raster": (object, [])}
             self.__dict__["stats_dtypes_shapes"] = self.stats_dtypes_shapes | raster
             self.stats_dtypes = [{name: kind for name, (kind, _) in self.stats_dtypes_shapes.items()}]
-        free = [free_variable(model, var) for var in self.choose(vars, model)]
-        self.vars = get_value_vars_from_user_vars(list(dict.fromkeys(free)), model)
-        self.blocked = blocked
-        is_start = initial_point is not None
-        if initial_point is None:
-            initial_point = model.initial_point()
-        readers = self._build(model, initial_point, compile_kwargs)
-        self._defaults = DefaultStarts(model, self.vars, initial_point)
-        if is_start:
-            self._check_start(model, initial_point, readers)
-        self._start(get_random_generator(rng))
+        self._set_up(
+            vars,
+            model=model,
+            rng=rng,
+            initial_point=initial_point,
+            blocked=blocked,
+            build=partial(self._build, compile_kwargs),
+        )
 
-    def _build(
-        self, model: Model, initial_point: PointType, compile_kwargs: dict[str, Any] | None
-    ) -> list[NetworkReader]:
+    def _build(self, compile_kwargs: Mapping[str, Any] | None, point: PointType) -> None:
+        model = self.model
         rvs = [model.values_to_rvs[value] for value in self.vars]
-        readers = read_networks(model, [rv for rv in rvs if is_layer(rv)], initial_point, compile_kwargs)
-        layers = {name: layer for reader in readers for name, layer in reader.free_layers.items()}
-        self._values: dict[str, tuple[int, int]] = {
-            value.name: _values_of(rv, layers.get(value.name)) for value, rv in zip(self.vars, rvs, strict=True)
-        }
-        self._check_values(initial_point)
+        readers = read_networks(model, [rv for rv in rvs if is_layer(rv)], point, compile_kwargs)
+        values = {value.name: _values_of(rv) for value, rv in zip(self.vars, rvs, strict=True)}
+        self._values = dict(values)
+        self._check_values(point)
         self.neurons_of: dict[str, range] = {}
         first_number = {}
         n_neurons = 0
         for value in self.vars:
             first_number[value.name] = n_neurons
-            self.neurons_of[value.name] = range(n_neurons, n_neurons := n_neurons + initial_point[value.name].size)
+            self.neurons_of[value.name] = range(n_neurons, n_neurons := n_neurons + point[value.name].size)
 
         self._samplers: list[_Sampler] = []
         self._terms: list[set[Variable]] = []
         updated = {value.name: value for value in self.vars}
         for reader in readers:
-            own = set(updated) & set(reader.free_layers)
-            if isinstance(reader.network, GaussianRestrictedNetwork):
-                continue
-            evidence = _evidence(model, reader, updated, initial_point, compile_kwargs)
+            evidence = _evidence(model, reader, updated, point, compile_kwargs)
             if evidence is None:
                 continue
-            sampler: _Sampler
-            if isinstance(reader.network, PairwiseNetwork):
-                sampler = SpikingPairwise(reader, evidence, self.dynamics, first_number)
-            else:
-                sampler = SpikingRestricted(reader, own, evidence, self.dynamics, first_number, n_neurons)
-            sampler.read(initial_point)
-            n_neurons += sampler.n_neurons - sum(initial_point[name].size for name in own)
+            reduced = reduced_of(reader.network, reader, set(updated), evidence)
+            sampler = spiking_sampler_of(reduced, self.dynamics, first_number, n_neurons)
+            if sampler is None:
+                continue
+            sampler.read(point)
+            n_neurons += sampler.n_neurons - sum(point[name].size for name in reduced.updated)
             self._samplers.append(sampler)
-            self._terms.append({model.values_to_rvs[updated[name]] for name in own}.union(*reader.terms.values()))
-        by_network = {name for sampler in self._samplers for name in sampler.updated}
+            own_rvs = {model.values_to_rvs[updated[name]] for name in reduced.updated}
+            self._terms.append(own_rvs.union(*reader.terms.values()))
+        by_network = {name for sampler in self._samplers for name in sampler.reduced.updated}
         self.through_logp = tuple(name for name in updated if name not in by_network)
         if self.through_logp:
             if self.dynamics.order == "blocks":
@@ -289,29 +271,15 @@ class NeuralSampling(ProgressColumns, OwnStarts, ChosenVariables, BlockedStep):
                     "order='blocks' needs to know which neurons interact, which the compiled log-probability of "
                     f"{', '.join(map(repr, self.through_logp))} does not say; use 'sequential' or 'random'"
                 )
-            units = {updated[name]: self._values[name] for name in self.through_logp}
-            through_logp = SpikingLogp(model, units, initial_point, self.dynamics, first_number, compile_kwargs)
-            through_logp.read(initial_point)
-            self._samplers.append(through_logp)
+            units = {updated[name]: values[name] for name in self.through_logp}
+            through_logp = ReducedLogp(model, units, point, self.dynamics.tau, compile_kwargs)
+            through_logp.read(point)
+            self._samplers.append(SpikingLogp(through_logp, self.dynamics, first_number))
             self._terms.append(through_logp.terms)
         self._n_neurons = sum(sampler.n_neurons for sampler in self._samplers)
         # Networks that a term joins are updated in turn, for at most one step or refractory period each.
         self._joined = sum(map(len, self._terms)) > len(set().union(*self._terms))
         self._n_rounds = math.ceil(self.steps_per_draw) if self._joined else 1
-        return readers
-
-    def setup_chain(self, rng: RandomGenerator, tune: int, draws: int) -> None:
-        """Seed the chain's stream, forget the state of the neurons and read shared data anew."""
-        for sampler in self._samplers:
-            sampler.start()
-            if not sampler.changes:
-                sampler.read({})
-        self._start(get_random_generator(rng, copy=False))
-
-    def _start(self, rng: np.random.Generator) -> None:
-        self.rng = rng
-        self.stream = seed_stream(rng)
-        self._forget_start()
 
     @property
     def neurons(self) -> list[Any]:
@@ -329,21 +297,19 @@ class NeuralSampling(ProgressColumns, OwnStarts, ChosenVariables, BlockedStep):
             point = self.begin(point)
         new_point = point.copy()
         recorder = Recorder(self.record_spikes)
-        source = Chance(self.rng)
+        source = RandomDecisions(self.rng)
         duration = self.steps_per_draw / self._n_rounds
         energies = [0.0] * len(self._samplers)
         for round_ in range(self._n_rounds):
             recorder.start = round_ * duration if self.dynamics.continuous else round_ * int(duration)
             for i, sampler, old, new in self._each_sampler(new_point):
                 energies[i] = sampler.spike(old, new, duration, self.stream, source, recorder)
-        self.n_draws += 1
         periods = self.steps_per_draw * self.dynamics.periods_per_step
         stats: dict[str, Any] = {
             "spikes": recorder.n_spikes,
             "rate": recorder.n_spikes / (self._n_neurons * periods),
             "network_energy": sum(energies),
-            "start_hash": self.start_hash,
-            "warning": self._look(point, new_point) if self.n_draws == self.next_look else None,
+            **self._told(point, new_point),
         }
         if self.record_spikes:
             stats["spike_raster"] = self._packed(recorder)
@@ -420,12 +386,12 @@ class NeuralSampling(ProgressColumns, OwnStarts, ChosenVariables, BlockedStep):
                 "time='discrete' they can"
             )
         new_point = point.copy()
-        source = Forced(bits)
+        source = GivenDecisions(bits)
         for _, sampler, old, new in self._each_sampler(new_point):
             if stage is not None and not 0 <= stage < sampler.n_stages:
                 stage -= sampler.n_stages
                 continue
-            names = {name: _COUNTERS.format(name) for name in sampler.updated}
+            names = {name: _COUNTERS.format(name) for name in sampler.reduced.updated}
             counters: Units = {name: np.array(point[key], np.int64).ravel() for name, key in names.items()}
             sampler.force_stage(old, new, counters, stage, source)
             for name, key in names.items():
@@ -437,12 +403,9 @@ class NeuralSampling(ProgressColumns, OwnStarts, ChosenVariables, BlockedStep):
     def _each_sampler(self, point: PointType) -> Iterator[tuple[int, _Sampler, Units, Units]]:
         """Go through the samplers; each gets old units and room for new ones, which the point then holds."""
         for i, sampler in enumerate(self._samplers):
-            if sampler.changes:
+            if sampler.reduced.changes:
                 sampler.read(point)
-            old: Units = {name: point[name].ravel() for name in sampler.conditioned_on}
-            fresh = {name: point[name].copy() for name in sampler.updated}
-            point.update(fresh)
-            yield i, sampler, old, {name: value.reshape(-1) for name, value in fresh.items()}
+            yield i, sampler, *make_room(sampler.reduced, point)
 
     def _packed(self, recorder: Recorder) -> np.ndarray:
         units = np.concatenate([np.empty(0, np.int32), *(units for units, _ in recorder.events)])
@@ -457,16 +420,10 @@ class NeuralSampling(ProgressColumns, OwnStarts, ChosenVariables, BlockedStep):
             self.dynamics.order != "random",
         )
 
-    def _check_values(self, point: Mapping[str, np.ndarray]) -> None:
-        for name, values in self._values.items():
-            check_units(np.asarray(point[name]), values, f"the start value of {name!r}")
-
     @classmethod
     def takes(cls, rv: Variable) -> bool:
         """Whether a free random variable is for this step method where none is named."""
-        found = network_node(rv)
-        is_real = found is not None and found[1].values is None
-        return (is_layer(rv) and not is_real) or _is_binary(rv)
+        return two_values(rv) is not None
 
     @staticmethod
     def competence(var: Variable, has_grad: bool = False) -> Competence:
@@ -521,39 +478,25 @@ def _evidence(
     if len(set(terms)) < len(terms):
         return None  # a term on both layers
     try:
-        return {
-            name: Evidence(
-                model, updated[name], _values_of(updated[name], reader.free_layers[name]), terms, point, compile_kwargs
-            )
-            for name, terms in reader.terms.items()
-            if terms
-        }
+        return read_evidence(model, reader, updated, point, compile_kwargs)
     except MixedUnitsError:
         return None
 
 
-def _values_of(rv: Variable, layer: LayerReader | None) -> tuple[int, int]:
+def _values_of(rv: Variable) -> tuple[int, int]:
     """Return the two values of a variable's units; raise if it has no two."""
-    if layer is not None:
-        if layer.values is None:
-            raise ValueError(
-                f"NeuralSampling takes units with two values, and those of {rv.name!r} are real: sample it with "
-                "BlockGibbs or pymc.NUTS"
-            )
-        return layer.values
-    if not _is_binary(rv):
-        node = rv.owner.inputs[0].owner if isinstance(rv.owner.op, PartialObservedRV) else rv.owner
+    values = two_values(rv)
+    if values is None and is_layer(rv):
+        raise ValueError(
+            f"NeuralSampling takes units with two values, and those of {rv.name!r} are real: sample it with "
+            "BlockGibbs or pymc.NUTS"
+        )
+    if values is None:
         raise ValueError(
             "NeuralSampling takes layers and fields of networks, pm.Bernoulli variables and binary energies, got "
-            f"{rv.name!r} with the distribution {type(node.op).__name__}"
+            f"{rv.name!r} with the distribution {distribution_of(rv)}"
         )
-    return 0, 1
-
-
-def _is_binary(rv: Variable) -> bool:
-    """Whether a variable that is no layer of a network has units in {0, 1}."""
-    node = rv.owner.inputs[0].owner if isinstance(rv.owner.op, PartialObservedRV) else rv.owner
-    return (node is not None and isinstance(node.op, BernoulliRV)) or is_binary_energy(rv)
+    return values
 
 
 def _checked_dynamics(tau: float, time: str, refractory: str, order: Order, g: RefractoryFunction | None) -> Dynamics:

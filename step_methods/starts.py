@@ -7,18 +7,16 @@ from contextlib import suppress
 
 import numpy as np
 from pymc.blocking import PointType
-from pymc.distributions.distribution import PartialObservedRV
 from pymc.initial_point import make_initial_point_fn
 from pymc.model import Model, modelcontext
 from pymc.pytensorf import compile as compile_pymc
 from pymc.util import RandomGenerator, get_random_generator
 from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors
-from pytensor.tensor.random.basic import BernoulliRV
 
 from step_methods.block_gibbs import BlockGibbs
 from step_methods.checks import at_least
-from step_methods.network import hidden_layer_of, is_binary_energy, is_layer, network_of
+from step_methods.reading.layers import is_layer, two_values
 
 __all__ = ["find_start"]
 
@@ -81,7 +79,7 @@ class _Search:
     def __init__(self, model: Model):
         self._default = model.initial_point()
         self._values = {
-            model.rvs_to_values[rv].name: values for rv in model.free_RVs if (values := _two_values(rv)) is not None
+            model.rvs_to_values[rv].name: values for rv in model.free_RVs if (values := two_values(rv)) is not None
         }
         others = [rv for rv in model.free_RVs if model.rvs_to_values[rv].name not in self._values]
         self._from_prior = make_initial_point_fn(model=model, overrides=dict.fromkeys(others, "prior"))
@@ -156,17 +154,6 @@ class _Search:
         """Count the elements of each term that have no finite log-probability."""
         logps = self._logps(*(point[name] for name in self._inputs))
         return np.array([np.count_nonzero(~np.isfinite(logp)) for logp in logps])
-
-
-def _two_values(rv: Variable) -> tuple[int, int] | None:
-    """Return the two values of a variable's units, None if it has others."""
-    node = rv.owner
-    if isinstance(node.op, PartialObservedRV):
-        node = node.inputs[0].owner
-    if isinstance(node.op, BernoulliRV) or is_binary_energy(rv) or hidden_layer_of(node.op, node) is not None:
-        return 0, 1
-    network = network_of(node.op, node)
-    return None if network is None else network.values
 
 
 def _block_gibbs(model: Model) -> BlockGibbs | None:

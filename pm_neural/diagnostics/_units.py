@@ -176,25 +176,15 @@ def units_of(
 
 
 def two_values(rv: Variable) -> tuple[int, int]:
-    from pymc.distributions.distribution import PartialObservedRV
-    from pytensor.tensor.random.basic import BernoulliRV
+    from step_methods.reading import layers
 
-    from step_methods.network import is_binary_energy, is_layer, network_node
-
-    node = rv.owner
-    if isinstance(node.op, PartialObservedRV):
-        node = node.inputs[0].owner
-    if isinstance(node.op, BernoulliRV) or is_binary_energy(rv):
-        return 0, 1
-    if is_layer(rv):
-        found = network_node(rv)
-        values = found[1].values if found else (0, 1)
-        if values is not None:
-            return values
-    raise ValueError(
-        "vars must have two values per unit: pm.Bernoulli, a layer of a network such as BernoulliRBM, or a binary "
-        f"Energy, got {rv.name!r} with the distribution {type(node.op).__name__}"
-    )
+    values = layers.two_values(rv)
+    if values is None:
+        raise ValueError(
+            "vars must have two values per unit: pm.Bernoulli, a layer of a network such as BernoulliRBM, or a binary "
+            f"Energy, got {rv.name!r} with the distribution {layers.distribution_of(rv)}"
+        )
+    return values
 
 
 def single_precision_matters(model: Model, units: UnitStates, log_weight: np.ndarray) -> bool:

@@ -135,7 +135,7 @@ def exact_state_probabilities(
     from pymc.model import modelcontext
     from pymc.util import get_value_vars_from_user_vars
 
-    from step_methods.network import free_variable
+    from step_methods.reading.layers import free_variable
 
     model = modelcontext(model)
     vars = vars if isinstance(vars, Sequence) else [vars]

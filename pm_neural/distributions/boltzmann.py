@@ -31,7 +31,9 @@ from pm_neural.distributions.normalizers.normalizer import UNSAID, Normalize, No
 from pm_neural.distributions.normalizers.spins import Enumeration, Field, Kaufman, TransferMatrix, raveled
 from step_methods.checks import at_least
 from step_methods.kernels.jit import cached_njit
-from step_methods.network import PairwiseNetwork, network_of, random_inputs, unnormalized_message
+from step_methods.network import PairwiseNetwork, network_of
+from step_methods.reading.graphs import random_inputs
+from step_methods.reading.parameters import unnormalized_message
 
 __all__ = ["BoltzmannMachine", "Ising"]
 

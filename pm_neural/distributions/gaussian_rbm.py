@@ -27,7 +27,9 @@ from pm_neural.distributions.normalizers.normalizer import UNSAID, Normalize, ch
 from pm_neural.distributions.normalizers.restricted import EnumeratedHiddenLayer
 from pm_neural.distributions.rbm import VisibleUnitsRV
 from step_methods.checks import at_least
-from step_methods.network import GaussianRestrictedNetwork, network_of, random_inputs, unnormalized_message
+from step_methods.network import GaussianRestrictedNetwork, network_of
+from step_methods.reading.graphs import random_inputs
+from step_methods.reading.parameters import unnormalized_message
 
 __all__ = ["GaussianRBM"]
 

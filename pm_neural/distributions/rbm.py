@@ -23,13 +23,12 @@ from step_methods.network import (
     GaussianRestrictedNetwork,
     PairwiseNetwork,
     RestrictedNetwork,
-    evaluate,
     hidden_layer_of,
-    network_node,
     network_of,
-    random_inputs,
-    unnormalized_message,
 )
+from step_methods.reading.graphs import evaluate, random_inputs
+from step_methods.reading.layers import network_node
+from step_methods.reading.parameters import unnormalized_message
 
 __all__ = ["BernoulliRBM", "HiddenUnits"]
 

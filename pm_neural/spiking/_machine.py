@@ -58,7 +58,9 @@ def _is_pair(network: Any) -> bool:
 
 
 def _read_variable(variable: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
-    from step_methods.network import PairwiseNetwork, evaluate, network_node, random_inputs
+    from step_methods.network import PairwiseNetwork
+    from step_methods.reading.graphs import evaluate, random_inputs
+    from step_methods.reading.layers import network_node
 
     found = network_node(variable) if hasattr(variable, "owner") else None
     if found is None or not isinstance(found[1], PairwiseNetwork):

@@ -32,8 +32,8 @@ from pymc.backends.ndarray import NDArray
 
 import pm_neural as pmn
 from pm_neural.distributions.normalizers.kaufman import kaufman_log_partition
-from step_methods._pairwise import PairwiseSampler
-from step_methods.evidence import Evidence
+from step_methods.gibbs.pairwise import PairwiseSampler
+from step_methods.reading.evidence import Evidence
 
 SIDE = 64
 QUIET: dict[str, Any] = {"cores": 1, "random_seed": 1, "progressbar": False, "compute_convergence_checks": False}

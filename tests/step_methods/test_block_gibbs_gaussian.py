@@ -12,9 +12,10 @@ from pymc.step_methods.state import equal_dataclass_values
 from pytensor.compile.mode import Mode
 
 import pm_neural as pmn
-import step_methods._gaussian
 import step_methods.block_gibbs
-from step_methods.network import GaussianNetwork, network_node
+import step_methods.gibbs.gaussian
+from step_methods.network import GaussianNetwork
+from step_methods.reading.layers import network_node
 
 pytestmark = pytest.mark.filterwarnings("ignore::pymc.exceptions.ImputationWarning")
 
@@ -151,7 +152,7 @@ def affine_map(step, point, name, n_normals, monkeypatch):
             nonlocal rest
             out[:], rest = rest[: out.size], rest[out.size :]
 
-        monkeypatch.setattr(step_methods._gaussian, "fill_normal", fill)
+        monkeypatch.setattr(step_methods.gibbs.gaussian, "fill_normal", fill)
         new_point, _ = step.step({**point, name: x.reshape(point[name].shape)})
         assert rest.size == 0
         return new_point[name].ravel()
@@ -255,7 +256,7 @@ def test_energy_is_minus_the_logp_without_its_constant(rng, vector):
 
 
 def test_the_energy_of_the_example(monkeypatch):
-    monkeypatch.setattr(step_methods._gaussian, "fill_normal", lambda stream, out: out.fill(0.0))
+    monkeypatch.setattr(step_methods.gibbs.gaussian, "fill_normal", lambda stream, out: out.fill(0.0))
     with pm.Model() as model:
         x = pm.MvNormal("x", np.zeros(2), cov=LECTURE, initval=np.array([3.0, -3.0]))
         step = pmn.BlockGibbs([x])
@@ -336,8 +337,8 @@ def test_shared_data_are_read_again_for_each_chain():
 def test_a_fixed_covariance_is_inverted_once(rng, monkeypatch):
     with pm.Model() as model:
         x = pm.MvNormal("x", pm.Normal("shift") * np.ones(3), cov=covariance_of(rng, 3), shape=(4, 3))
-        prepare, calls = step_methods._gaussian.prepare_gaussian, []
-        monkeypatch.setattr(step_methods._gaussian, "prepare_gaussian", lambda *a: calls.append(a) or prepare(*a))
+        prepare, calls = step_methods.gibbs.gaussian.prepare_gaussian, []
+        monkeypatch.setattr(step_methods.gibbs.gaussian, "prepare_gaussian", lambda *a: calls.append(a) or prepare(*a))
         step = pmn.BlockGibbs([x], compile_kwargs=SLOW)
     for shift in (0.0, 1.0, 2.0):
         step.step({**model.initial_point(), "shift": np.array(shift)})

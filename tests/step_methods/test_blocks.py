@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from step_methods._blocks import blocks_by_name, check_independent, numbers_of_blocks, parse_blocks, places_of
+from step_methods.reading.blocks import blocks_by_name, check_independent, numbers_of_blocks, parse_blocks, places_of
 
 ALL_FREE = np.ones((2, 3), bool)
 HALF_FREE = np.array([[1, 0, 1], [1, 1, 0]], bool)

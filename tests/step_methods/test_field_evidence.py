@@ -19,7 +19,7 @@ from pytensor.tensor.subtensor import Subtensor
 
 import pm_neural as pmn
 from pm_neural.diagnostics import certify, exact_state_probabilities
-from step_methods.evidence import MixedUnitsError
+from step_methods.reading.evidence import MixedUnitsError
 
 SHAPE = (2, 2)
 Y = np.array([[0.3, -1.0], [0.2, 1.5]])

@@ -15,16 +15,11 @@ from pytensor.tensor.random.op import RandomVariable
 
 import pm_neural as pmn
 from pm_neural.diagnostics import certify as certify_step
-from step_methods.evidence import MixedUnitsError
-from step_methods.network import (
-    RestrictedNetwork,
-    hidden_layer_of,
-    is_layer,
-    network_node,
-    network_of,
-    random_inputs,
-    read_networks,
-)
+from step_methods.network import RestrictedNetwork, hidden_layer_of, network_of
+from step_methods.reading.evidence import MixedUnitsError
+from step_methods.reading.graphs import random_inputs
+from step_methods.reading.layers import is_layer, network_node
+from step_methods.reading.readers import read_networks
 
 pytestmark = pytest.mark.filterwarnings("ignore::pymc.exceptions.ImputationWarning")
 

@@ -21,9 +21,9 @@ from scipy.special import expit, softmax
 
 import pm_neural as pmn
 from pm_neural.diagnostics import stationary_distribution, transition_matrix
-from step_methods._refractory import Chance, firing_probability, refractory_function, renew
-from step_methods._spiking_logp import SpikingLogp
 from step_methods.raster import unpack_spikes
+from step_methods.spiking.logp import SpikingLogp
+from step_methods.spiking.refractory import RandomDecisions, firing_probability, refractory_function, renew
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pymc.exceptions.ImputationWarning"),
@@ -328,8 +328,11 @@ def start_counters(step, point):
     sampler.read(point)
     ones = point["z"] > 0
     counters = np.zeros(ones.size, np.int64)
-    own = () if isinstance(sampler, SpikingLogp) else (sampler._fields[0], ones)
-    renew(counters, ones, step.dynamics, partial(sampler._logits, *own), Chance(np.random.default_rng(7)))
+    if isinstance(sampler, SpikingLogp):
+        logits = sampler.reduced.logits
+    else:
+        logits = partial(sampler._logits, sampler.reduced.fields[0], ones)
+    renew(counters, ones, step.dynamics, logits, RandomDecisions(np.random.default_rng(7)))
     return counters
 
 
@@ -570,7 +573,7 @@ def test_any_binary_model_through_its_logp(rng, build):
         step = pmn.NeuralSampling(build(model, rng), tau=2, order=order, compile_kwargs=IN_PYTHON)
     assert set(step.through_logp) == {value.name for value in step.vars}
     for all_at_once in (False, True):
-        for gains in step._samplers[0]._gains.values():
+        for gains in step._samplers[0].reduced.gains.values():
             gains.all_at_once = all_at_once
         certificate = pmn.diagnostics.certify(step)
         assert certificate.invariant, str(certificate)
@@ -610,7 +613,7 @@ def test_the_logits_are_found_both_ways(rng):
     with pm.Model() as model:
         z = regression(model, rng)[0]
         step = pmn.NeuralSampling([z])
-    (gains,) = step._samplers[0]._gains.values()
+    (gains,) = step._samplers[0].reduced.gains.values()
     logp = model.compile_logp(**IN_PYTHON)
     for bits in itertools.product((0, 1), repeat=3):
         point = {"z": np.array(bits)}
@@ -629,7 +632,7 @@ def test_a_parameter_out_of_bounds_excludes_one_state_alone(check_bounds):
         z = pm.Bernoulli("z", 0.5, shape=2)
         pm.Bernoulli("y", p=0.7 + 0.5 * z[0] + 0.1 * z[1], observed=1)
         step = pmn.NeuralSampling([z], compile_kwargs=IN_PYTHON)
-    (gains,) = step._samplers[0]._gains.values()
+    (gains,) = step._samplers[0].reduced.gains.values()
     first = -np.inf if check_bounds else np.log(1.2 / 0.7)
     point = {"z": np.array([0, 0])}
     for logits in (gains.of_all(point), [gains.of_one(point, k) for k in (0, 1)]):
@@ -643,7 +646,7 @@ def test_a_unit_without_a_possible_value_is_an_error(wrong, all_at_once):
         z = pm.Bernoulli("z", 0.4, shape=2)
         pm.Potential("p", pm.math.switch(z[1] > -1, wrong, 0.0))
         step = pmn.NeuralSampling([z], tau=2, compile_kwargs=IN_PYTHON)
-    next(iter(step._samplers[0]._gains.values())).all_at_once = all_at_once
+    next(iter(step._samplers[0].reduced.gains.values())).all_at_once = all_at_once
     with pytest.raises(ValueError, match="neither value of unit 0 of 'z' a probability"):
         step.step(model.initial_point())
 

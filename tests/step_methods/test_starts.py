@@ -13,7 +13,7 @@ from scipy import stats
 from scipy.sparse import csr_array
 
 import pm_neural as pmn
-from step_methods._freeze import look_at_units
+from step_methods.reduced.freeze import look_at_units
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::pymc.exceptions.ImputationWarning"),

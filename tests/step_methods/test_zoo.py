@@ -29,7 +29,7 @@ from pytensor.scan.utils import until
 import pm_neural as pmn
 import step_methods
 from pm_neural.diagnostics import check_conditionals
-from step_methods.network import evaluate
+from step_methods.reading.graphs import evaluate
 
 N = 4
 J = np.array([[0.0, 0.8, -0.5, 0.3], [0.8, 0.0, 0.6, -0.4], [-0.5, 0.6, 0.0, 0.9], [0.3, -0.4, 0.9, 0.0]])

@@ -38,7 +38,7 @@ from pm_neural.distributions.normalizers.kaufman import kaufman_log_partition
 from pm_neural.distributions.normalizers.log_partition import MAX_ENUMERATED_UNITS, LogPartitionOp
 from pm_neural.distributions.normalizers.normalizer import Normalizer
 from step_methods.kernels.jit import cached_njit
-from step_methods.network import random_inputs
+from step_methods.reading.graphs import random_inputs
 
 __all__ = ["Enumeration", "Field", "Kaufman", "TransferMatrix", "raveled"]
 

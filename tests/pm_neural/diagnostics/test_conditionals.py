@@ -10,8 +10,8 @@ from pymc.step_methods.compound import CompoundStep
 import pm_neural as pmn
 from pm_neural.diagnostics import check_conditionals
 from step_methods import _gaussian, _spiking_logp
-from step_methods.evidence import Evidence
 from step_methods.kernels import pairwise
+from step_methods.reading.evidence import Evidence
 
 W, A, B = (np.random.default_rng(1).normal(size=shape) for shape in ((5, 3), 5, 3))
 MASK = np.array([0, 1, 1, 0, 1], bool)
@@ -191,11 +191,12 @@ def test_small_errors_are_found_beside_terms_in_float32(monkeypatch):
 def test_a_wrong_parameter_is_found(monkeypatch, make):
     with pm.Model():
         step = make(**({"tau": 2} if make is spiking_auxiliary else {}))
-    reader = step._samplers[0]._reader.parameters
+    reduced = step._samplers[0].reduced
+    reader = reduced.reader.parameters
     read = type(reader).read
     monkeypatch.setattr(type(reader), "read", lambda self, point: (1.1 * read(self, point)[0], *read(self, point)[1:]))
-    step._samplers[0]._is_stale = True
-    step._samplers[0].start = lambda: setattr(step._samplers[0], "_is_stale", True)
+    reduced.is_stale = True
+    reduced.start = lambda: setattr(reduced, "is_stale", True)
     found(step)
 
 

@@ -17,7 +17,8 @@ from scipy.stats import chisquare
 from pm_neural.distributions.boltzmann import BoltzmannMachine, Ising
 from pm_neural.distributions.lattice import lattice
 from pm_neural.distributions.rbm import HiddenUnits
-from step_methods.network import PairwiseNetwork, network_node, network_of
+from step_methods.network import PairwiseNetwork, network_of
+from step_methods.reading.layers import network_node
 
 BOTH = pytest.mark.parametrize("distribution", [BoltzmannMachine, Ising])
 

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 
 import pm_neural as pmn  # noqa: E402
 from pm_neural.distributions.energy import TorchEnergy  # noqa: E402
-from step_methods.network import is_binary_energy  # noqa: E402
+from step_methods.reading.layers import is_binary_energy  # noqa: E402
 
 QUIET = {"progressbar": False, "compute_convergence_checks": False}
 ONE_CORE = {"cores": 1, **QUIET}

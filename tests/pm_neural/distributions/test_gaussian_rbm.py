@@ -15,7 +15,8 @@ from scipy.stats import chisquare, kstest, norm
 
 import pm_neural as pmn
 from pm_neural.distributions.normalizers.restricted import EnumeratedHiddenLayer, QuadraticLogPartition
-from step_methods.network import GaussianRestrictedNetwork, evaluate
+from step_methods.network import GaussianRestrictedNetwork
+from step_methods.reading.graphs import evaluate
 
 NAMES = ("W", "a", "b", "sigma")
 

@@ -1,4 +1,4 @@
-"""Spiking neurons for two-valued variables of any model, through its compiled log-probability."""
+"""What is left to sample of two-valued variables of any model, whose logits the compiled log-probability gives."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ from pytensor.graph.rewriting.basic import in2out
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.blockwise import Blockwise
 
-from step_methods._chain_start import check_agrees
-from step_methods._freeze import certainty
-from step_methods._refractory import Chance, Decisions, Dynamics, Forced, firing_probability, renew
-from step_methods._restricted import Units
-from step_methods._spiking import Recorder
-from step_methods.evidence import check_full_data, check_no_draws, lengths_change_with
-from step_methods.network import check_copies
+from step_methods.reading.evidence import check_no_draws, lengths_change_with
+from step_methods.reading.minibatches import check_full_data
+from step_methods.reading.readers import check_copies
+from step_methods.reduced.freeze import certainty
+from step_methods.reduced.reduced import Reduced
+from step_methods.reduced.starts import check_agrees
 
-__all__ = ["SpikingLogp"]
+__all__ = ["ReducedLogp"]
 
 
 class _Gains:
@@ -162,11 +161,11 @@ def _seconds(call: Callable[[], Any]) -> float:
     return min(times)
 
 
-class SpikingLogp:
-    """Sample two-valued variables of any model by spiking neurons, one for each unit.
+class ReducedLogp(Reduced):
+    """Two-valued variables of any model, unit by unit.
 
-    The logit of a neuron is u_k = log p(z_k = 1, rest) − log p(z_k = 0, rest), from those terms of the model that
-    depend on its variable. Its neurons all may interact with each other.
+    The logit of a unit is u_k = log p(z_k = 1, rest) − log p(z_k = 0, rest), from those terms of the model that
+    depend on its variable. All units may interact with each other. The state that logits are given of is kept here.
 
     Parameters
     ----------
@@ -175,9 +174,8 @@ class SpikingLogp:
         The value variables and the low and the high value of their units.
     point : mapping
         A point of the model, for shapes.
-    dynamics : Dynamics
-    first_number : mapping
-        The number of the first unit of a variable in a raster, by its name.
+    tau : float
+        The refractory period of the neurons that stand for the units, which says how often they switch.
     compile_kwargs : mapping, optional
 
     Raises
@@ -187,34 +185,34 @@ class SpikingLogp:
 
     Attributes
     ----------
+    values : dict of str to (int, int)
+        The low and the high value of a variable's units.
     terms : set of Variable
         The random variables and potentials that depend on the units.
-    counters : ndarray
-        Of all neurons; empty at the start of a chain.
+    units : list of (str, int)
+        The variable of each unit, and its place in the raveled value.
+    point : dict
+        The state.
     """
 
     changes = True
-    auxiliary = False
-    n_populations = 1
 
     def __init__(
         self,
         model: Model,
         units: Mapping[Variable, tuple[int, int]],
         point: Mapping[str, np.ndarray],
-        dynamics: Dynamics,
-        first_number: Mapping[str, int],
+        tau: float,
         compile_kwargs: Mapping[str, Any] | None,
     ):
-        self.dynamics = dynamics
         self.updated = [str(value.name) for value in units]
-        self._values = {str(value.name): values for value, values in units.items()}
+        self.values = {str(value.name): values for value, values in units.items()}
         check_copies(model, [model.values_to_rvs[value] for value in units])
         terms = _dependent_terms(model, list(units))
         self.terms = {term for own_terms in terms.values() for term in own_terms}
         check_full_data(list(self.terms))
-        self._gains = {
-            str(value.name): _Gains(model, value, values, terms[value], point, dynamics.tau, compile_kwargs)
+        self.gains = {
+            str(value.name): _Gains(model, value, values, terms[value], point, tau, compile_kwargs)
             for value, values in units.items()
         }
         elements = model.logp(vars=list(self.terms), sum=False)
@@ -224,79 +222,95 @@ class SpikingLogp:
         self._logp = _compiled(inputs, [logp], dict(compile_kwargs or {}))
         self._logp_inputs = [str(var.name) for var in inputs]
         self.conditioned_on = list(
-            dict.fromkeys([*self._logp_inputs, *(name for gains in self._gains.values() for name in gains.input_names)])
+            dict.fromkeys([*self._logp_inputs, *(name for gains in self.gains.values() for name in gains.input_names)])
         )
-        self._neurons = [(name, unit) for name in self.updated for unit in range(point[name].size)]
-        self._numbers = np.array([first_number[name] + unit for name, unit in self._neurons], np.int32)
-        self.counters = np.empty(0)
-        self._point: dict[str, np.ndarray] = {}
+        self.inputs = self.conditioned_on
+        self.units = [(name, unit) for name in self.updated for unit in range(point[name].size)]
+        self.point: dict[str, np.ndarray] = {}
         self._known: dict[str, np.ndarray] = {}
 
     @property
-    def all_at_once(self) -> dict[str, bool]:
-        """Whether the logits of a variable's neurons are computed all at once."""
-        return {name: gains.all_at_once for name, gains in self._gains.items()}
-
-    @property
-    def n_neurons(self) -> int:
-        """Number of neurons."""
-        return len(self._neurons)
-
-    @property
-    def n_stages(self) -> int:
-        """Number of stages of a step: one a neuron."""
-        return len(self._neurons)
-
-    @property
-    def state(self) -> Any:
-        """What is carried from draw to draw."""
-        return self.counters
-
-    @state.setter
-    def state(self, state: Any) -> None:
-        self.counters = state
+    def n_units(self) -> int:
+        """Number of units."""
+        return len(self.units)
 
     def start(self) -> None:
-        """Forget, at the start of a chain, the state of the last one."""
-        self.counters = np.empty(0)
+        """See `Reduced.start`: nothing is remembered."""
 
-    def logits_at(self, point: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return nothing: evidence is not told apart from the rest."""
-        return {}
+    def check_start(self, point: Mapping[str, np.ndarray], names: set[str]) -> None:
+        """See `Reduced.check_start`: evidence is not told apart from the rest."""
 
-    def disperse(self, point: PointType, by_default: set[str], rng: np.random.Generator) -> None:
-        """Give the chain a start of its own, in place, where PyMC's default is what it starts from.
+    def read(self, point: Mapping[str, np.ndarray]) -> bool:
+        """Take the values of all variables that the logits depend on."""
+        self.point = {name: np.asarray(point[name]) for name in self.conditioned_on}
+        self.point.update({name: self.point[name].copy() for name in self.updated})
+        self._known = {}
+        return True
 
-        Unit after unit, in random order, a coin is tossed where the log-probability of both values is finite, the
-        others being as they are. So a state that the model gives a probability leads to another one.
+    def energy(self) -> float:
+        """Return minus the log-probability of the state, of the terms that depend on the units."""
+        (logp,) = self._logp(*(self.point[name] for name in self._logp_inputs))
+        return -float(logp)
+
+    def switch(self, k: int, on: bool) -> None:
+        """Give a unit its high value, or its low one."""
+        name, unit = self.units[k]
+        self.point[name].reshape(-1)[unit] = self.values[name][on]
+        self._known = {}
+
+    def logit(self, k: int) -> float:
+        """Return the logit of a unit.
 
         Raises
         ------
         ValueError
-            If a start that a user gave has a unit at a value that the model excludes.
+            If the model gives neither value a probability.
         """
-        self.read(point)
-        for k in rng.permutation(self.n_neurons).tolist():
-            name, unit = self._neurons[k]
-            is_on = bool(self._point[name].reshape(-1)[unit] == self._values[name][1])
-            u = self._gains[name].of_one(self._point, unit)
+        name, unit = self.units[k]
+        gains = self.gains[name]
+        if gains.all_at_once:
+            if name not in self._known:
+                self._known[name] = gains.of_all(self.point)
+            u = float(self._known[name][unit])
+        else:
+            u = gains.of_one(self.point, unit)
+        if np.isnan(u):
+            raise ValueError(
+                f"the model gives neither value of unit {unit} of {name!r} a probability, or one that is not a number, "
+                "given the other units. pmn.find_start(model) looks for a start that it gives one"
+            )
+        return u
+
+    def logits(self) -> np.ndarray:
+        """Return the logits of all units."""
+        return np.array([self.logit(k) for k in range(self.n_units)])
+
+    def disperse(self, point: PointType, by_default: set[str], rng: np.random.Generator) -> None:
+        """Give the chain a start of its own, in place: see `Reduced.disperse`.
+
+        Unit after unit, in random order, a coin is tossed where the log-probability of both values is finite, the
+        others being as they are. So a state that the model gives a probability leads to another one.
+        """
+        for k in rng.permutation(self.n_units).tolist():
+            name, unit = self.units[k]
+            is_on = bool(self.point[name].reshape(-1)[unit] == self.values[name][1])
+            u = self.gains[name].of_one(self.point, unit)
             if name in by_default and not np.isnan(u):
                 goes_on = bool(rng.integers(2)) if np.isfinite(u) else u > 0
                 if goes_on != is_on:
-                    self._switch(k, goes_on)
+                    self.switch(k, goes_on)
             elif np.isinf(u) and (u > 0) != is_on:
-                logits = np.zeros(self._point[name].size)
+                logits = np.zeros(self.point[name].size)
                 logits[unit] = u
-                check_agrees(self._point[name], name, self._values[name], logits, list(self.terms))
-        point.update({name: self._point[name].copy() for name in by_default.intersection(self.updated)})
+                check_agrees(self.point[name], name, self.values[name], logits, list(self.terms))
+        point.update({name: self.point[name].copy() for name in by_default.intersection(self.updated)})
 
-    def look(self, point: Mapping[str, np.ndarray]) -> tuple[bool, bool]:
+    def look(self, point: Mapping[str, np.ndarray], margin: float = 0.0) -> tuple[bool, bool]:
         """Return whether every unit is certain to keep its value, and whether the others are what makes some so."""
-        self.read(point)
-        bound = certainty(np.dtype(np.float64)) + np.log(self.dynamics.tau)
-        for k, (name, unit) in enumerate(self._neurons):
-            u = self._logit(k)
-            if not (u > bound if self._point[name].reshape(-1)[unit] == self._values[name][1] else u < -bound):
+        bound = certainty(np.dtype(np.float64)) + margin
+        for k, (name, unit) in enumerate(self.units):
+            u = self.logit(k)
+            if not (u > bound if self.point[name].reshape(-1)[unit] == self.values[name][1] else u < -bound):
                 return False, False
         return True, bool((self._own_losses() < bound).any())
 
@@ -309,151 +323,24 @@ class SpikingLogp:
         function = compile_pymc(*self._elements, mode="FAST_COMPILE", on_unused_input="ignore")
         at_point = self._evaluate(function)
         n_changing = np.zeros(at_point.size, np.int64)
-        for k in range(self.n_neurons):
+        for k in range(self.n_units):
             n_changing += self._evaluate(function, k) != at_point
-        losses = np.empty(self.n_neurons)
-        for k in range(self.n_neurons):
+        losses = np.empty(self.n_units)
+        for k in range(self.n_units):
             changed = self._evaluate(function, k)
             own = (changed != at_point) & (n_changing == 1)
             losses[k] = (at_point - changed)[own].sum()
         return losses
 
     def _evaluate(self, function: Callable, flipped: int | None = None) -> np.ndarray:
-        point = self._point
+        point = self.point
         if flipped is not None:
-            name, unit = self._neurons[flipped]
+            name, unit = self.units[flipped]
             value = point[name].copy()
-            value.reshape(-1)[unit] = sum(self._values[name]) - value.reshape(-1)[unit]
+            value.reshape(-1)[unit] = sum(self.values[name]) - value.reshape(-1)[unit]
             point = {**point, name: value}
         terms = function(*(point[name] for name in self._logp_inputs))
         return np.concatenate([np.ravel(term) for term in terms])
-
-    def read(self, point: Mapping[str, np.ndarray]) -> None:
-        """Take the values of all variables that the logits depend on."""
-        self._point = {name: np.asarray(point[name]) for name in self.conditioned_on}
-        self._point.update({name: self._point[name].copy() for name in self.updated})
-        self._known = {}
-
-    def spike(
-        self, old: Units, new: Units, duration: float, stream: np.ndarray, source: Decisions, recorder: Recorder
-    ) -> float:
-        """Let the neurons spike for a time; fill in the new units and return minus the log-probability."""
-        assert isinstance(source, Chance)
-        if not self.counters.size:
-            self.counters = self.dynamics.silent(self.n_neurons)
-        ones = np.concatenate([old[name] == self._values[name][1] for name in self.updated])
-        renew(self.counters, ones, self.dynamics, self._logits, source)
-        if self.dynamics.continuous:
-            self._run(duration, source, recorder)
-        else:
-            for time in range(int(duration)):
-                self._step(time, source, recorder)
-        for name in self.updated:
-            new[name][:] = self._point[name].ravel()
-        (logp,) = self._logp(*(self._point[name] for name in self._logp_inputs))
-        return -float(logp)
-
-    def force_stage(self, old: Units, new: Units, counters: Units, stage: int | None, source: Forced) -> None:
-        """Fill in the new units, and change the counters of the units in place, by given decisions."""
-        self.counters = np.concatenate([counters[name] for name in self.updated])
-        if stage is None:
-            self._step(0, source, Recorder(keeps_raster=False))
-        else:
-            self._update(stage, source)
-        start = 0
-        for name in self.updated:
-            new[name][:] = self._point[name].ravel()
-            counters[name][:] = self.counters[start : start + new[name].size]
-            start += new[name].size
-
-    def _step(self, time: int, source: Decisions, recorder: Recorder) -> None:
-        n = self.n_neurons
-        if self.dynamics.order == "random":
-            turns = [source.pick(n) for _ in range(n)]
-        elif self.dynamics.g is None:
-            # Whoever is refractory has no other effect than that time goes by.
-            refractory = self.counters >= 2
-            turns = np.flatnonzero(~refractory).tolist()
-            self.counters[refractory] -= 1
-        else:
-            turns = list(range(n))
-        fired = [k for k in turns if self._update(k, source)]
-        recorder.n_spikes += len(fired)
-        if recorder.keeps_raster:
-            recorder.add(self._numbers[fired], np.full(len(fired), time))
-
-    def _update(self, k: int, source: Decisions) -> bool:
-        """Update one neuron; return whether it fired."""
-        counter = int(self.counters[k])
-        tau, g = self.dynamics.tau, self.dynamics.g
-        readiness = float(counter <= 1) if g is None else float(g[counter])
-        fires = readiness > 0 and source.decide(readiness * firing_probability(self._logit(k), tau, g))
-        new_counter = int(tau) if fires else max(counter - 1, 0)
-        self.counters[k] = new_counter
-        if (new_counter > 0) != (counter > 0):
-            self._switch(k, new_counter > 0)
-        return fires
-
-    def _run(self, duration: float, source: Chance, recorder: Recorder) -> None:
-        """Let time pass continuously, from one event to the next."""
-        time = 0.0
-        fired: list[int] = []
-        times: list[float] = []
-        residual = self.counters
-        while True:
-            on = residual > 0
-            off = np.flatnonzero(~on)
-            u = np.array([self._logit(k) for k in off.tolist()])
-            with np.errstate(over="ignore"):
-                rates = np.exp(u)
-            total = rates.sum()
-            certain = np.isinf(rates)
-            wait = 0.0 if certain.any() else source.rng.exponential() / total if total > 0 else np.inf
-            next_off = residual[on].min(initial=np.inf)
-            left = duration - time
-            if min(wait, next_off) > left:
-                residual[on] -= left
-                break
-            time += min(wait, next_off)
-            residual[on] -= min(wait, next_off)
-            if wait < next_off:
-                k = int(off[certain][0] if certain.any() else source.rng.choice(off, p=rates / total))
-                residual[k] = 1.0
-                self._switch(k, True)
-                fired.append(k)
-                times.append(time)
-            else:
-                ended = on & (residual <= 0)
-                residual[ended] = 0.0
-                for k in np.flatnonzero(ended).tolist():
-                    self._switch(k, False)
-        recorder.n_spikes += len(fired)
-        if recorder.keeps_raster:
-            recorder.add(self._numbers[fired], np.array(times))
-
-    def _switch(self, k: int, on: bool) -> None:
-        name, unit = self._neurons[k]
-        self._point[name].reshape(-1)[unit] = self._values[name][on]
-        self._known = {}
-
-    def _logit(self, k: int) -> float:
-        name, unit = self._neurons[k]
-        gains = self._gains[name]
-        if gains.all_at_once:
-            if name not in self._known:
-                self._known[name] = gains.of_all(self._point)
-            u = float(self._known[name][unit])
-        else:
-            u = gains.of_one(self._point, unit)
-        if np.isnan(u):
-            raise ValueError(
-                f"the model gives neither value of unit {unit} of {name!r} a probability, or one that is not a number, "
-                "given the other units. pmn.find_start(model) looks for a start that it gives one"
-            )
-        return u
-
-    def _logits(self) -> np.ndarray:
-        return np.array([self._logit(k) for k in range(self.n_neurons)])
 
 
 def _dependent_terms(model: Model, values: Sequence[Variable]) -> dict[Variable, list[Variable]]:

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import pytensor.tensor as pt
-from pymc.data import MinibatchOp
 from pymc.logprob.utils import CheckParameterValue, local_remove_check_parameter
 from pymc.model import Model
 from pymc.pytensorf import compile as compile_pymc
@@ -41,9 +40,11 @@ from pytensor.tensor.subtensor import (
     Subtensor,
 )
 
-from step_methods.network import evaluate, random_inputs
+from step_methods.reading.graphs import evaluate, random_inputs
+from step_methods.reading.minibatches import check_full_data
+from step_methods.reading.readers import NetworkReader
 
-__all__ = ["Evidence", "MixedUnitsError", "check_full_data"]
+__all__ = ["Evidence", "MixedUnitsError", "check_no_draws", "lengths_change_with", "read_evidence"]
 
 # Operations that only move elements about, and which of their inputs the elements come from; the others are shapes and
 # indices.
@@ -232,20 +233,6 @@ class Evidence:
         )
 
 
-def check_full_data(terms: Sequence[Variable]) -> None:
-    """Raise if a random variable or potential sees a minibatch of its data.
-
-    Raises
-    ------
-    ValueError
-    """
-    for term in terms:
-        if any(isinstance(node.op, MinibatchOp) for node in _nodes(term)):
-            raise ValueError(
-                f"the term {term.name!r} of the model sees a minibatch of its data: this step method needs all of them"
-            )
-
-
 def check_no_draws(terms: Sequence[Variable], logps: Sequence[Variable]) -> None:
     """Raise if the log-probability of a term is itself random, as that of ``pm.Simulator``.
 
@@ -298,6 +285,51 @@ def lengths_change_with(variables: Sequence[Variable], inputs: Collection[Variab
     return False
 
 
+def read_evidence(
+    model: Model,
+    reader: NetworkReader,
+    value_vars: Mapping[str, Variable],
+    point: Mapping[str, np.ndarray],
+    compile_kwargs: Mapping[str, Any] | None,
+) -> dict[str, Evidence]:
+    """Read what other terms of a model say about the units of a network, by the names of value variables.
+
+    Parameters
+    ----------
+    model : Model
+    reader : NetworkReader
+    value_vars : mapping
+        The value variables of its units, by name.
+    point : mapping
+        A point of the model, for shapes.
+    compile_kwargs : mapping, optional
+
+    Raises
+    ------
+    ValueError
+        If a term depends on units that do not have two values: of those the logits tell nothing. See also `Evidence`.
+    MixedUnitsError
+        See `Evidence`.
+    """
+    evidence = {}
+    for name, terms in reader.terms.items():
+        if not terms:
+            continue
+        values = reader.free_layers[name].values
+        if values is None or len(values) != 2:
+            names = ", ".join(repr(str(term.name)) for term in terms)
+            kind = "a Gaussian variable" if values is None else f"a variable with {len(values)} values"
+            other = "pymc.NUTS" if values is None else "another step method"
+            rest = ". Its hidden units may stay with this step method" if reader.network.has_hidden_layer else ""
+            raise ValueError(
+                f"the term {names} of the model depends on {name!r}, {kind} that this step method draws from its own "
+                f"distribution only: sample it with {other} instead{rest}"
+            )
+        low, high = values
+        evidence[name] = Evidence(model, value_vars[name], (low, high), terms, point, compile_kwargs)
+    return evidence
+
+
 class _Spread:
     """How the elements of an array are spread over the units, most often one to each.
 
@@ -327,12 +359,6 @@ class _Spread:
     def sum_over_units(self, own: np.ndarray) -> np.ndarray:
         """Add up, for each unit, the elements that depend on it."""
         return own if self._one_each else np.bincount(self.units, own, self._n_units)
-
-
-def _nodes(variable: Variable) -> Iterator[Apply]:
-    """Yield the nodes that a term is made of, its data included."""
-    parts = [variable, getattr(variable.tag, "observations", variable)]
-    yield from (part.owner for part in ancestors(parts) if part.owner is not None)
 
 
 def _without_checks(logp: Variable) -> Variable:

@@ -11,7 +11,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 
-__all__ = ["Chance", "Decisions", "Dynamics", "Forced", "firing_probability", "refractory_function", "renew"]
+__all__ = [
+    "DecisionSource",
+    "Dynamics",
+    "GivenDecisions",
+    "RandomDecisions",
+    "firing_probability",
+    "refractory_function",
+    "renew",
+]
 
 type Order = Literal["sequential", "random", "blocks"]
 type RefractoryFunction = str | ArrayLike | Callable[[np.ndarray], ArrayLike]
@@ -157,7 +165,7 @@ def _sigmoid(x: float) -> float:
     return math.exp(x) / (1.0 + math.exp(x)) if x > -745.0 else 0.0
 
 
-class Decisions:
+class DecisionSource:
     """Where random decisions come from."""
 
     def decide(self, probability: float) -> bool:
@@ -169,20 +177,22 @@ class Decisions:
         raise NotImplementedError
 
 
-class Chance(Decisions):
+class RandomDecisions(DecisionSource):
     """Decisions drawn at random."""
 
     def __init__(self, rng: np.random.Generator):
         self.rng = rng
 
     def decide(self, probability: float) -> bool:
+        """Return True with a probability."""
         return self.rng.random() < probability
 
     def pick(self, n: int) -> int:
+        """Return a number below n, all with the same probability."""
         return int(self.rng.integers(n))
 
 
-class Forced(Decisions):
+class GivenDecisions(DecisionSource):
     """Decisions that are given, zeros where they run out, and their probabilities noted: see `step_methods.kernels`."""
 
     def __init__(self, bits: np.ndarray):
@@ -190,11 +200,13 @@ class Forced(Decisions):
         self.probabilities: list[float] = []
 
     def decide(self, probability: float) -> bool:
+        """Return the next decision, and note with what probability it would have been True."""
         (bit,) = self.ahead(1)
         self.note([probability])
         return bool(bit)
 
     def pick(self, n: int) -> int:
+        """Return a number below n, by decisions whether it is 0, whether it is 1, and so on."""
         return next((k for k in range(n - 1) if self.decide(1.0 / (n - k))), n - 1)
 
     def ahead(self, n: int) -> np.ndarray:
@@ -211,7 +223,7 @@ class Forced(Decisions):
 
 
 def renew(
-    counters: np.ndarray, ones: np.ndarray, dynamics: Dynamics, fields: Callable[[], np.ndarray], source: Decisions
+    counters: np.ndarray, ones: np.ndarray, dynamics: Dynamics, fields: Callable[[], np.ndarray], source: DecisionSource
 ) -> None:
     """Bring counters in line with units that may have been changed, in place.
 
@@ -227,7 +239,7 @@ def renew(
     fields : callable
         Returns the logits u of all units; called for a relative refractory period only, under which the law depends on
         them.
-    source : Decisions
+    source : DecisionSource
     """
     changed = (counters > 0) != ones
     if not changed.any():
@@ -241,16 +253,16 @@ def renew(
         for k in started:
             counters[k] = _relative_start(float(u[k]), dynamics.g, source)
     elif dynamics.continuous:
-        assert isinstance(source, Chance)
+        assert isinstance(source, RandomDecisions)
         counters[started] = 1.0 - source.rng.random(started.size)
-    elif isinstance(source, Chance):
+    elif isinstance(source, RandomDecisions):
         counters[started] = source.rng.integers(1, int(dynamics.tau) + 1, started.size)
     else:
         for k in started:
             counters[k] = 1 + source.pick(int(dynamics.tau))
 
 
-def _relative_start(u: float, g: np.ndarray, source: Decisions) -> int:
+def _relative_start(u: float, g: np.ndarray, source: DecisionSource) -> int:
     """Draw the counter of a neuron that is on, from tau downwards."""
     tau = g.size - 1
     stay = 1.0 - g * firing_probability(u, tau, g)

@@ -1,0 +1,1 @@
+"""Block Gibbs sampling of what is left of a network."""

@@ -1,0 +1,1 @@
+"""Find networks, clamps, parameters and evidence in a PyMC model."""
