@@ -150,6 +150,7 @@ class BlockGibbs(NetworkStep):
         **NetworkStep.start_stats,
     }
     _state_class = NetworkStepState
+    _sweeps_option = "sweeps_per_draw"
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ from pymc.util import RandomGenerator
 from pytensor.graph.basic import Variable
 
 from step_methods._variables import Variables
+from step_methods.certifiable import counters_of
 from step_methods.network import reduced_of
 from step_methods.raster import pack_spikes
 from step_methods.reading.evidence import Evidence, MixedUnitsError, read_evidence
@@ -41,7 +42,6 @@ __all__ = ["EnergyGibbs", "NeuralSampling"]
 type _Sampler = SpikingNetwork | SpikingLogp
 
 _LARGEST_TAU = 2**24
-_COUNTERS = "{}__refractory"
 
 
 @dataclass_state
@@ -196,6 +196,7 @@ class NeuralSampling(NetworkStep):
         **NetworkStep.start_stats,
     }
     _state_class = NeuralSamplingState
+    _sweeps_option = "steps_per_draw"
 
     def __init__(
         self,
@@ -319,7 +320,8 @@ class NeuralSampling(NetworkStep):
     def refractory_periods(self) -> dict[str, int]:
         """The refractory period of each variable's neurons, from whose counters its values follow.
 
-        At points that are forced on, the key ``"{name}__refractory"`` holds the counters. Empty in continuous time.
+        At points that are forced on, the key `step_methods.certifiable.counters_of` holds the counters. Empty in
+        continuous time.
         """
         if self.dynamics.continuous:
             return {}
@@ -391,7 +393,7 @@ class NeuralSampling(NetworkStep):
             if stage is not None and not 0 <= stage < sampler.n_stages:
                 stage -= sampler.n_stages
                 continue
-            names = {name: _COUNTERS.format(name) for name in sampler.reduced.updated}
+            names = {name: counters_of(name) for name in sampler.reduced.updated}
             counters: Units = {name: np.array(point[key], np.int64).ravel() for name, key in names.items()}
             sampler.force_stage(old, new, counters, stage, source)
             for name, key in names.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from pymc.blocking import PointType
@@ -73,6 +73,8 @@ class NetworkStep(ProgressColumns, ChosenVariables, BlockedStep):
         "warning": (SamplerWarning, None),
     }
 
+    # The argument that says how many sweeps there are between two draws.
+    _sweeps_option: ClassVar[str]
     _samplers: Sequence[_Sampler]
     # The values of a variable's units, by its name; None for real ones.
     _values: dict[str, tuple[int, ...] | None]
@@ -100,6 +102,21 @@ class NetworkStep(ProgressColumns, ChosenVariables, BlockedStep):
         if initial_point is not None:
             self._check_start(point)
         self._start(get_random_generator(rng))
+
+    @property
+    def n_sweeps(self) -> int:
+        """How many sweeps there are between two draws."""
+        return getattr(self, self._sweeps_option)
+
+    def with_one_sweep(self) -> Self:
+        """Return a step that is the same, but makes one sweep between two draws."""
+        arguments, options = self.__getnewargs_ex__()
+        return type(self)(*arguments, **{**options, self._sweeps_option: 1})
+
+    @property
+    def refractory_periods(self) -> dict[str, int]:
+        """The refractory periods of variables whose units are spiking neurons, by name; see `Certifiable`."""
+        return {}
 
     def setup_chain(self, rng: RandomGenerator, tune: int, draws: int) -> None:
         """Seed the chain's stream, and read shared data anew."""

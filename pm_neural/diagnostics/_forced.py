@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ForcedGenerator", "check_runs_what_is_forced", "outcomes", "owner_of"]
+__all__ = ["ForcedGenerator", "check_runs_what_is_forced", "model_of", "outcomes", "owner_of"]
 
 
 def outcomes[State](
@@ -58,6 +58,11 @@ def outcomes[State](
             yield state, weight
     if branches:
         raise ValueError(f"one step has more than {max_runs} outcomes of its random decisions")
+
+
+def model_of(step: Any) -> Any:
+    """Return the model that a step samples; those of PyMC keep it among the arguments that they were made with."""
+    return step.model if hasattr(step, "model") else step.__getnewargs_ex__()[1]["model"]
 
 
 def owner_of(step: Any, method: str) -> type | None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import softmax
 
+from step_methods.certifiable import counters_of
+
 if TYPE_CHECKING:
     from pymc.model import Model
     from pytensor.graph.basic import Variable
@@ -28,7 +30,6 @@ __all__ = [
 
 MAX_UNITS = 12
 MAX_STATES = 1 << MAX_UNITS
-_COUNTERS = "{}__refractory"
 # Probabilities that differ by more than this are not computed alike in float64.
 _DOUBLE_ROUNDING = 1e-13
 
@@ -106,7 +107,7 @@ class UnitStates:
             stop = start + old.size
             units = self.states[state, start:stop].reshape(old.shape)
             if name in self.periods:
-                point[_COUNTERS.format(name)] = units.copy()
+                point[counters_of(name)] = units.copy()
                 units = np.where(units > 0, high, low)
             point[name] = units.astype(old.dtype)
             start = stop
@@ -129,7 +130,7 @@ class UnitStates:
 
     def index_of_point(self, point: Point) -> int:
         """Return the number of the state that the units have at a point of the model."""
-        keys = [_COUNTERS.format(name) if name in self.periods else name for name in self.names]
+        keys = [counters_of(name) if name in self.periods else name for name in self.names]
         return self.index_of(np.concatenate([np.ravel(point[key]) for key in keys]))
 
 

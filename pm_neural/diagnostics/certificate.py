@@ -14,7 +14,7 @@ import pytensor
 from scipy.sparse import coo_array, csr_array
 from scipy.special import softmax
 
-from pm_neural.diagnostics._forced import ForcedGenerator, check_runs_what_is_forced, outcomes, owner_of
+from pm_neural.diagnostics._forced import ForcedGenerator, check_runs_what_is_forced, model_of, outcomes, owner_of
 from pm_neural.diagnostics._units import (
     Point,
     UnitStates,
@@ -37,8 +37,6 @@ _NEVER = 1e-290
 # The average over all orders of n units takes time of order 8ⁿ.
 MAX_UNITS_RANDOM_ORDER = 10
 _ROWS_AT_A_TIME = 16
-# What step methods call the number of their sweeps between two draws.
-_SWEEPS_PER_DRAW = ("sweeps_per_draw", "steps_per_draw")
 
 
 @dataclass(frozen=True, eq=False)
@@ -301,8 +299,7 @@ def _read(step: Any, point: Point | None) -> tuple[_MatrixOf, Model, UnitStates]
             f"pm.BinaryGibbsMetropolis: the random decisions of {type(step).__name__} cannot be forced"
         )
     _check_that_it_runs(step)
-    # PyMC keeps what a step was made with for pickling, the model always among it.
-    model: Model = step.__getnewargs_ex__()[1]["model"]
+    model: Model = model_of(step)
     units = units_of(model, step.vars, complete_point(model, point), getattr(step, "refractory_periods", None))
     step = copy(step)
     step.stop_tuning()
@@ -358,11 +355,9 @@ def _sweeps_matrix(
     one_sweep: Callable[[Any, UnitStates, np.ndarray], np.ndarray], step: Any, units: UnitStates, starts: np.ndarray
 ) -> np.ndarray:
     """Raise the matrix of one sweep to the power of the sweeps of a draw."""
-    option = next((name for name in _SWEEPS_PER_DRAW if hasattr(step, name)), "")
-    n_sweeps = getattr(step, option, 1)
+    n_sweeps = getattr(step, "n_sweeps", 1)
     if n_sweeps > 1:
-        arguments, options = step.__getnewargs_ex__()
-        step = type(step)(*arguments, **{**options, option: 1})
+        step = step.with_one_sweep()
     # As a chain would start it, with the shared data of now.
     step.setup_chain(np.random.default_rng(0), tune=0, draws=1)
     return np.linalg.matrix_power(one_sweep(step, units, starts), n_sweeps)

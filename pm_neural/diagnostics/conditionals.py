@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytensor
 
-from pm_neural.diagnostics._forced import check_runs_what_is_forced, owner_of
+from pm_neural.diagnostics._forced import check_runs_what_is_forced, model_of, owner_of
 from pm_neural.diagnostics._units import Point, complete_point, two_values, unit_labels
+from step_methods.certifiable import counters_of
 
 if TYPE_CHECKING:
     from pymc.model import Model
 
 __all__ = ["ConditionalsCheck", "check_conditionals"]
 
-_COUNTERS = "{}__refractory"
 # Kernels record no smaller probability than about 1e-308, also where an infinite field makes a unit certain.
 _NEVER = 1e-290
 # Of a point at most so many pieces of a sweep, or stages of a step, are compared.
@@ -189,8 +189,7 @@ def _forcible(step: Any) -> tuple[Any, Model]:
             f"NeuralSampling, got {type(step).__name__}"
         )
     check_runs_what_is_forced(step, "step", owner_of(step, "forced_stage"), "its forced_stage")
-    # PyMC keeps what a step was made with for pickling, the model always among it.
-    model: Model = step.__getnewargs_ex__()[1]["model"]
+    model: Model = model_of(step)
     step = copy(step)
     step.stop_tuning()
     return step, model
@@ -467,7 +466,7 @@ class _Sweep:
 
 
 def _rv_of(step: Any, name: str) -> Any:
-    model = step.__getnewargs_ex__()[1]["model"]
+    model = model_of(step)
     return next(model.values_to_rvs[value] for value in step.vars if value.name == name)
 
 
@@ -697,7 +696,7 @@ def _renewed(
         units = np.asarray(point[name])
         counters = rng.integers(1, tau + 1, units.shape)
         decides = rng.random(units.shape) < (1.0 if step.stages_in_random_order or step.n_stages == 1 else 0.5)
-        point[_COUNTERS.format(name)] = np.where(units == values[name][1], np.where(decides, 1, counters), 0)
+        point[counters_of(name)] = np.where(units == values[name][1], np.where(decides, 1, counters), 0)
     return point
 
 
@@ -756,7 +755,7 @@ def _labels_of(changed: dict[str, np.ndarray], point: Point) -> tuple[str, ...]:
 def _check_counters(step: Any, point: Point, new_point: Point, periods: dict[str, int]) -> None:
     """Raise if a counter goes where no update of a neuron leads."""
     for name, tau in periods.items():
-        old, new = (np.asarray(p[_COUNTERS.format(name)]) for p in (point, new_point))
+        old, new = (np.asarray(p[counters_of(name)]) for p in (point, new_point))
         right = (new == old) | np.where(old >= 2, new == old - 1, (new == 0) | (new == tau))
         if not right.all():
             raise ValueError(
@@ -787,7 +786,7 @@ def _compare_auxiliary(
         )
     point = _with_coins(step, terms, point, values, periods, rng)
     name = next(iter(values))
-    point[_COUNTERS.format(name)] = np.minimum(point[_COUNTERS.format(name)], 1)
+    point[counters_of(name)] = np.minimum(point[counters_of(name)], 1)
     hidden, drawn = rng.integers(0, 2, (2, n_hidden)).astype(np.uint8)
 
     def run(start: Point, drawn: np.ndarray, visible: np.ndarray) -> tuple[Point, np.ndarray]:
@@ -808,7 +807,7 @@ def _compare_auxiliary(
         by_step += sign * float(_log_probabilities(q[-n_visible:], visible).sum())
         by_step += sign * int(visible.sum()) * math.log(tau)
         rounding += _rounding(q[-n_visible:], visible)
-        again = dict(new_point) | {_COUNTERS.format(name): np.minimum(new_point[_COUNTERS.format(name)], 1)}
+        again = dict(new_point) | {counters_of(name): np.minimum(new_point[counters_of(name)], 1)}
         _, q = run(again, hidden, visible)
         by_step -= sign * float(_log_probabilities(q[:n_hidden], hidden).sum())
         rounding += _rounding(q[:n_hidden], hidden)

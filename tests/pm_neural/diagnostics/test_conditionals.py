@@ -9,9 +9,11 @@ from pymc.step_methods.compound import CompoundStep
 
 import pm_neural as pmn
 from pm_neural.diagnostics import check_conditionals
-from step_methods import _gaussian, _spiking_logp
+from step_methods.gibbs import gaussian as gibbs_gaussian
 from step_methods.kernels import pairwise
 from step_methods.reading.evidence import Evidence
+from step_methods.reduced.gaussian import ReducedVector
+from step_methods.spiking import logp as spiking_logp
 
 W, A, B = (np.random.default_rng(1).normal(size=shape) for shape in ((5, 3), 5, 3))
 MASK = np.array([0, 1, 1, 0, 1], bool)
@@ -204,18 +206,20 @@ def test_a_wrong_parameter_is_found(monkeypatch, make):
 @pytest.mark.filterwarnings("ignore::pymc.exceptions.ImputationWarning")
 def test_a_wrong_gaussian_is_found(monkeypatch, what):
     if what == "mean":
-        set_mean = _gaussian._Vector.set_mean
-        monkeypatch.setattr(_gaussian._Vector, "set_mean", lambda self, mean: set_mean(self, mean + 0.1))
+        set_mean = ReducedVector.set_mean
+        monkeypatch.setattr(ReducedVector, "set_mean", lambda self, mean: set_mean(self, mean + 0.1))
     else:
-        prepare = _gaussian.prepare_gaussian
-        monkeypatch.setattr(_gaussian, "prepare_gaussian", lambda precision, blocks: prepare(1.1 * precision, blocks))
+        prepare = gibbs_gaussian.prepare_gaussian
+        monkeypatch.setattr(
+            gibbs_gaussian, "prepare_gaussian", lambda precision, blocks: prepare(1.1 * precision, blocks)
+        )
     with pm.Model():
         found(gaussian())
 
 
 def test_a_wrong_rate_of_spikes_is_found(monkeypatch):
-    firing_probability = _spiking_logp.firing_probability
-    monkeypatch.setattr(_spiking_logp, "firing_probability", lambda u, tau, g: firing_probability(u, 1, g))
+    firing_probability = spiking_logp.firing_probability
+    monkeypatch.setattr(spiking_logp, "firing_probability", lambda u, tau, g: firing_probability(u, 1, g))
     with pm.Model():
         check = found(spiking_through_logp(tau=3))
     assert check.largest_difference == pytest.approx(np.log(3))
