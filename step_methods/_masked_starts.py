@@ -14,7 +14,7 @@ from typing import Any
 import pymc.initial_point
 from pymc.model import Model
 
-from step_methods.network import free_variable, is_binary_energy, is_layer
+from step_methods.reading.layers import free_variable, is_binary_energy, is_layer
 
 __all__ = ["refuse_names_of_masked_variables"]
 

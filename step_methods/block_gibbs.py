@@ -17,7 +17,7 @@ from pytensor.graph.basic import Variable
 from step_methods._variables import Variables
 from step_methods.checks import at_least
 from step_methods.gibbs import gaussian, gaussian_restricted, pairwise, restricted  # noqa: F401 - registers samplers
-from step_methods.kernels.random import fill_integers
+from step_methods.kernels.vectors.random import fill_integers
 from step_methods.network import reduced_of, sampler_of
 from step_methods.reading.blocks import Blocks, blocks_by_name, parse_blocks
 from step_methods.reading.evidence import read_evidence

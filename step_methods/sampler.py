@@ -81,7 +81,7 @@ class Sampler(Protocol):
         scan : int or ndarray of int64
             How many sweeps to make, or the numbers of the blocks to update.
         stream : ndarray
-            From `step_methods.kernels.random.seed_stream`; the source of all random numbers.
+            From `step_methods.kernels.vectors.random.seed_stream`; the source of all random numbers.
         """
 
     def force(self, old: Units, new: Units, scan: Scan, bits: Iterator[int]) -> list[float]:

@@ -16,7 +16,7 @@ from pymc.util import RandomGenerator, get_random_generator, get_value_vars_from
 
 from step_methods._progress import ProgressColumns
 from step_methods._variables import ChosenVariables, Variables
-from step_methods.kernels.random import seed_stream
+from step_methods.kernels.vectors.random import seed_stream
 from step_methods.reading.default_starts import DefaultStarts
 from step_methods.reading.layers import check_units, free_variable
 from step_methods.reduced.reduced import Reduced

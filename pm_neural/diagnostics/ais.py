@@ -17,9 +17,9 @@ from pm_neural.diagnostics.enumeration import (
     exact_gaussian_draws,
     log_normal_volume,
 )
-from step_methods.kernels.jit import cached_njit
-from step_methods.kernels.layers import sample_units
-from step_methods.kernels.random import seed_stream
+from step_methods.kernels.restricted.layers import sample_units
+from step_methods.kernels.vectors.jit import cached_njit
+from step_methods.kernels.vectors.random import seed_stream
 
 __all__ = ["AISRun", "annealed_importance_sampling"]
 

@@ -16,7 +16,7 @@ from pm_neural.diagnostics._parameters import (
     as_binary_rows,
     as_parameters,
 )
-from step_methods.kernels.jit import cached_njit
+from step_methods.kernels.vectors.jit import cached_njit
 
 __all__ = ["ExactMarginals", "enumerate_states", "exact_log_partition", "exact_marginals"]
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from step_methods.kernels.jit import cached_njit
+from step_methods.kernels.vectors.jit import cached_njit
 
 __all__ = ["MAX_EXACT_UNITS", "draw_gaussian_visible", "draw_hidden", "draw_pairwise", "draw_visible"]
 

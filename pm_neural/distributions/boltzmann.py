@@ -30,7 +30,7 @@ from pm_neural.distributions.lattice import Lattice
 from pm_neural.distributions.normalizers.normalizer import UNSAID, Normalize, Normalizer, choose_normalizer
 from pm_neural.distributions.normalizers.spins import Enumeration, Field, Kaufman, TransferMatrix, raveled
 from step_methods.checks import at_least
-from step_methods.kernels.jit import cached_njit
+from step_methods.kernels.vectors.jit import cached_njit
 from step_methods.network import PairwiseNetwork, network_of
 from step_methods.reading.graphs import random_inputs
 from step_methods.reading.parameters import unnormalized_message

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pm_neural.spiking._inputs import InputSpikes
 from pm_neural.spiking._norse import LIFRefracParameters, LIFRefracState, LIFState
-from step_methods.kernels.lif import Adjoint, Events, Neurons, Record, State, differentiate_lif, lanes, run_lif
+from step_methods.kernels.lif.gradient import Adjoint, Events, Neurons, Record, State, differentiate_lif, lanes, run_lif
 
 
 def run_fused(

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pm_neural.training._checks import check_integer, check_number
-from step_methods.kernels.lif import place_poisson_spikes
-from step_methods.kernels.random import seed_stream
+from step_methods.kernels.lif.gradient import place_poisson_spikes
+from step_methods.kernels.vectors.random import seed_stream
 
 _SLACK = 6.0  # standard deviations of the number of spikes for which room is made at first
 

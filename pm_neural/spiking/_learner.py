@@ -17,7 +17,7 @@ from pm_neural.training._backend import Backend
 from pm_neural.training._checkpoint import load_parameters
 from pm_neural.training._optimizer import Ascent
 from pm_neural.training._schedule import SCHEDULES
-from step_methods.kernels.random import seed_stream
+from step_methods.kernels.vectors.random import seed_stream
 
 if TYPE_CHECKING:
     from pm_neural.spiking.network import SamplingNetwork

@@ -1,4 +1,4 @@
-"""The run of `step_methods.kernels.lif`, and its gradient, as Triton kernels for CUDA devices.
+"""The run of `step_methods.kernels.lif.gradient`, and its gradient, as Triton kernels for CUDA devices.
 
 The dynamics and formulas are those of that module. Each program has one chain, whose neurons are processed side by
 side, and goes through all its steps: nothing returns to Python in between. What neurons send to each other goes

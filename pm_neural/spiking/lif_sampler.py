@@ -14,8 +14,8 @@ from scipy.stats import skellam
 from pm_neural.spiking._machine import Machine
 from pm_neural.spiking._samples import samples_as_datatree
 from pm_neural.training._checks import check_integer, check_number
-from step_methods.kernels.lif_sampling import NoisyNeurons, NoisyState, run_noisy_lif
-from step_methods.kernels.random import seed_stream
+from step_methods.kernels.lif.sampling import NoisyNeurons, NoisyState, run_noisy_lif
+from step_methods.kernels.vectors.random import seed_stream
 
 if TYPE_CHECKING:
     from xarray import DataTree

@@ -35,7 +35,7 @@ from pm_neural.training._loop import LoopOptions, train
 from pm_neural.training._optimizer import OptimizerFactory, make_ascent
 from pm_neural.training._schedule import check_schedule
 from pm_neural.training._threads import single_thread
-from step_methods.kernels.random import seed_stream
+from step_methods.kernels.vectors.random import seed_stream
 
 if TYPE_CHECKING:
     from nir import NIRGraph

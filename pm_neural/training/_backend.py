@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from step_methods.kernels.gaussian_chains import sample_gaussian_units
-from step_methods.kernels.layers import (
+from step_methods.kernels.restricted.gaussian_chains import sample_gaussian_units
+from step_methods.kernels.restricted.layers import (
     sample_units,
     sample_units_with_mean,
     sigmoid_units,
     softplus_sums,
 )
-from step_methods.kernels.random import fill_uniform, seed_stream
+from step_methods.kernels.vectors.random import fill_uniform, seed_stream
 
 Array = Any  # a NumPy array or a torch tensor, as the backend has it
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from pm_neural.training._layers import Layers
-from step_methods.kernels.gaussian_chains import sweep_gaussian_chains
-from step_methods.kernels.random import seed_stream
-from step_methods.kernels.rbm import prepare, sweep_chains
+from step_methods.kernels.restricted.gaussian_chains import sweep_gaussian_chains
+from step_methods.kernels.restricted.rbm import prepare, sweep_chains
+from step_methods.kernels.vectors.random import seed_stream
 
 
 class Chains(Protocol):

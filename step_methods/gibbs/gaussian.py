@@ -9,8 +9,8 @@ from itertools import islice
 import numpy as np
 
 from step_methods.gibbs.block_sampler import BlockSampler
-from step_methods.kernels.gaussian import PreparedGaussian, energy_gaussian, prepare_gaussian, sweep_gaussian
-from step_methods.kernels.normal import fill_normal
+from step_methods.kernels.pairwise.gaussian import PreparedGaussian, energy_gaussian, prepare_gaussian, sweep_gaussian
+from step_methods.kernels.vectors.normal import fill_normal
 from step_methods.network import sampler_of
 from step_methods.reading.blocks import numbers_of_blocks, places_of
 from step_methods.reduced.gaussian import Law, ReducedGaussian, ReducedVector

@@ -8,8 +8,8 @@ from itertools import islice
 import numpy as np
 
 from step_methods.gibbs.block_sampler import BlockSampler
-from step_methods.kernels import gaussian_rbm
-from step_methods.kernels.gaussian_rbm import PreparedGaussianRBM, prepare, refill
+from step_methods.kernels.restricted import gaussian_rbm
+from step_methods.kernels.restricted.gaussian_rbm import PreparedGaussianRBM, prepare, refill
 from step_methods.network import sampler_of
 from step_methods.reduced.gaussian_restricted import ReducedGaussianRestricted
 from step_methods.reduced.reduced import NO_UNITS

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from step_methods.gibbs.block_sampler import BlockSampler
-from step_methods.kernels.pairwise import (
+from step_methods.kernels.pairwise.network import (
     energy_pairwise,
     order_of_decisions,
     prepare_blocks,
@@ -22,7 +22,7 @@ from step_methods.kernels.pairwise import (
     update_blocks,
     update_blocks_forced,
 )
-from step_methods.kernels.pairwise_sparse import color_units
+from step_methods.kernels.pairwise.sparse import color_units
 from step_methods.network import PairwiseNetwork, sampler_of
 from step_methods.reading.blocks import check_independent, numbers_of_blocks, places_of
 from step_methods.reduced.pairwise import ReducedField, ReducedPairwise

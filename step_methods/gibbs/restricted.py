@@ -11,8 +11,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from step_methods.gibbs.block_sampler import BlockSampler
-from step_methods.kernels import chain
-from step_methods.kernels.pairwise import (
+from step_methods.kernels.pairwise.network import (
     PreparedPairwise,
     order_of_decisions,
     prepare_blocks,
@@ -20,7 +19,8 @@ from step_methods.kernels.pairwise import (
     update_blocks,
     update_blocks_forced,
 )
-from step_methods.kernels.rbm import PreparedRBM
+from step_methods.kernels.restricted import draws
+from step_methods.kernels.restricted.rbm import PreparedRBM
 from step_methods.network import sampler_of
 from step_methods.reading.blocks import numbers_of_blocks, places_of
 from step_methods.reduced.reduced import NO_UNITS
@@ -208,7 +208,7 @@ class RestrictedSampler(BlockSampler[ReducedRestricted]):
             if kernel is None:
                 n_changed = self._update_blocks(i, *units, n_or_picks, update_blocks, stream)
             else:
-                new_energy, n_changed = getattr(chain, kernel)(self._rbms[i], *units, n_or_picks, stream)
+                new_energy, n_changed = getattr(draws, kernel)(self._rbms[i], *units, n_or_picks, stream)
             if reduced.evidence or kernel is None:
                 new_energy = reduced.energy(
                     machine,
@@ -268,7 +268,7 @@ class RestrictedSampler(BlockSampler[ReducedRestricted]):
             if kernel is None:
                 self._update_blocks(i, *units, n_or_picks, update_blocks_forced, decisions, probabilities)
             else:
-                chain.FORCED[kernel](self._rbms[i], *units, n_or_picks, decisions, probabilities)
+                draws.FORCED[kernel](self._rbms[i], *units, n_or_picks, decisions, probabilities)
             all_probabilities += probabilities.tolist()
         return all_probabilities
 

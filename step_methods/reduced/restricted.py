@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from step_methods.kernels.rbm import PreparedRBM, energy, free_energy, prepare, refill
+from step_methods.kernels.restricted.rbm import PreparedRBM, energy, free_energy, prepare, refill
 from step_methods.network import RestrictedNetwork, reduced_of
 from step_methods.reading.evidence import Evidence
 from step_methods.reading.readers import NetworkReader

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from step_methods.kernels.pairwise import PreparedPairwise, energy_pairwise, prepare_pairwise
-from step_methods.kernels.spiking import (
+from step_methods.kernels.pairwise.network import PreparedPairwise, energy_pairwise, prepare_pairwise
+from step_methods.kernels.spiking.network import (
     PreparedSpiking,
     count_stages,
     force_spiking,

@@ -20,9 +20,9 @@ from bench_kernels import jax, torch
 from pymc.step_methods.compound import BlockedStep
 
 import pm_neural as pmn
-from step_methods.kernels.gaussian_chains import sweep_gaussian_chains
-from step_methods.kernels.gaussian_rbm import draw_joint, prepare
-from step_methods.kernels.random import seed_stream
+from step_methods.kernels.restricted.gaussian_chains import sweep_gaussian_chains
+from step_methods.kernels.restricted.gaussian_rbm import draw_joint, prepare
+from step_methods.kernels.vectors.random import seed_stream
 
 if jax is not None:
     import jax.numpy as jnp

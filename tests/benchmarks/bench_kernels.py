@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from step_methods.kernels.layers import sample_units
-from step_methods.kernels.random import fill_uniform, seed_stream
-from step_methods.kernels.rbm import prepare, refill, sweep, sweep_chains
+from step_methods.kernels.restricted.layers import sample_units
+from step_methods.kernels.restricted.rbm import prepare, refill, sweep, sweep_chains
+from step_methods.kernels.vectors.random import fill_uniform, seed_stream
 
 try:
     import jax

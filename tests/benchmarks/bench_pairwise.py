@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import scipy.sparse
 
-from step_methods.kernels.pairwise import energy_pairwise, prepare_pairwise, sweep_pairwise
-from step_methods.kernels.random import seed_stream
+from step_methods.kernels.pairwise.network import energy_pairwise, prepare_pairwise, sweep_pairwise
+from step_methods.kernels.vectors.random import seed_stream
 
 try:
     import jax

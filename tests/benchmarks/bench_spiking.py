@@ -17,8 +17,8 @@ import numpy as np
 import scipy.sparse
 from numba import njit
 
-from step_methods.kernels.random import seed_stream
-from step_methods.kernels.spiking import prepare_spiking, run_continuous, run_spiking
+from step_methods.kernels.spiking.network import prepare_spiking, run_continuous, run_spiking
+from step_methods.kernels.vectors.random import seed_stream
 
 SIZES = (20, 1000)
 TAU = 20

@@ -22,8 +22,8 @@ from pm_neural.spiking import LIFSampler, SamplingNetwork, joint_distribution
 from pm_neural.spiking._law import divergence, smoothed
 from pm_neural.spiking._learner import batch_divergences
 from pm_neural.spiking._norse import LIFRefracRecurrentCell
-from step_methods.kernels.random import seed_stream
-from step_methods.kernels.spiking import prepare_spiking, run_spiking
+from step_methods.kernels.spiking.network import prepare_spiking, run_spiking
+from step_methods.kernels.vectors.random import seed_stream
 
 SEEDS = range(10)
 ROUNDS = 3

@@ -16,8 +16,8 @@ import pm_neural as pmn
 from pm_neural.diagnostics import certify, transition_matrix
 from pm_neural.diagnostics._forced import outcomes
 from step_methods.gibbs import pairwise
-from step_methods.kernels.pairwise_sparse import refill_sparse
-from step_methods.kernels.random import fill_uniform
+from step_methods.kernels.pairwise.sparse import refill_sparse
+from step_methods.kernels.vectors.random import fill_uniform
 
 pytestmark = pytest.mark.filterwarnings("ignore::pymc.exceptions.ImputationWarning")
 

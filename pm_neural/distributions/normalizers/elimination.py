@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import csr_array
 
-from step_methods.kernels.jit import cached_njit
+from step_methods.kernels.vectors.jit import cached_njit
 
 __all__ = ["Elimination", "elimination_log_partition", "frontier_width", "orders", "plan_elimination"]
 

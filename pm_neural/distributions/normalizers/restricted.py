@@ -14,7 +14,7 @@ from pytensor.tensor.blockwise import Blockwise
 
 from pm_neural.distributions.normalizers.log_partition import MAX_ENUMERATED_UNITS, LogPartitionOp
 from pm_neural.distributions.normalizers.normalizer import Normalizer
-from step_methods.kernels.enumeration import log_partition_gradient, quadratic_log_partition
+from step_methods.kernels.restricted.enumeration import log_partition_gradient, quadratic_log_partition
 from step_methods.network import GaussianRestrictedNetwork, RestrictedNetwork
 
 __all__ = ["EnumeratedHiddenLayer", "EnumeratedLayer"]

@@ -37,7 +37,7 @@ from pm_neural.distributions.normalizers.elimination import (
 from pm_neural.distributions.normalizers.kaufman import kaufman_log_partition
 from pm_neural.distributions.normalizers.log_partition import MAX_ENUMERATED_UNITS, LogPartitionOp
 from pm_neural.distributions.normalizers.normalizer import Normalizer
-from step_methods.kernels.jit import cached_njit
+from step_methods.kernels.vectors.jit import cached_njit
 from step_methods.reading.graphs import random_inputs
 
 __all__ = ["Enumeration", "Field", "Kaufman", "TransferMatrix", "raveled"]

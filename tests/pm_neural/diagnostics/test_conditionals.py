@@ -10,7 +10,7 @@ from pymc.step_methods.compound import CompoundStep
 import pm_neural as pmn
 from pm_neural.diagnostics import check_conditionals
 from step_methods.gibbs import gaussian as gibbs_gaussian
-from step_methods.kernels import pairwise
+from step_methods.kernels.pairwise import network as pairwise
 from step_methods.reading.evidence import Evidence
 from step_methods.reduced.gaussian import ReducedVector
 from step_methods.spiking import logp as spiking_logp

@@ -8,8 +8,8 @@ import pm_neural as pmn
 from pm_neural.spiking import LIFSampler
 from pm_neural.spiking._machine import Machine
 from pm_neural.spiking.lif_sampler import calibrate
-from step_methods.kernels.lif_sampling import NoisyNeurons, NoisyState, run_noisy_lif
-from step_methods.kernels.random import seed_stream
+from step_methods.kernels.lif.sampling import NoisyNeurons, NoisyState, run_noisy_lif
+from step_methods.kernels.vectors.random import seed_stream
 
 
 def random_machine(rng, n, sd):

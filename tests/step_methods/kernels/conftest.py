@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from step_methods.kernels.random import LANES, seed_stream
+from step_methods.kernels.vectors.random import LANES, seed_stream
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Networks with couplings between any units, two-valued or real."""

@@ -1,0 +1,1 @@
+"""Vectors in registers, random numbers, and what happens to a vector of units."""
