@@ -8,7 +8,7 @@ try:
     import safetensors  # noqa: F401
     import torch  # noqa: F401
 
-    from pm_neural.spiking import _norse  # noqa: F401
+    from pm_neural.spiking.simulators import norse  # noqa: F401
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         f"pm_neural.spiking needs {error.name}, which is not installed; "
@@ -16,11 +16,11 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
+from pm_neural.fitting.early_stopping import EarlyStopping
 from pm_neural.spiking._inputs import InputSpikes
 from pm_neural.spiking._law import joint_distribution
 from pm_neural.spiking.lif_sampler import Calibration, LIFSampler
 from pm_neural.spiking.network import SamplingNetwork, Traces
-from pm_neural.training._early_stopping import EarlyStopping
 
 __all__ = [
     "Calibration",

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pm_neural.training._checks import check_integer, check_number
+from pm_neural.fitting.checks import check_integer, check_number
 from step_methods.kernels.lif.gradient import place_poisson_spikes
 from step_methods.kernels.vectors.random import seed_stream
 

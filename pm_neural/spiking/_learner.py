@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pm_neural.fitting.backend import Backend
+from pm_neural.fitting.checkpoint import load_parameters
+from pm_neural.fitting.optimizer import Ascent
+from pm_neural.fitting.schedule import SCHEDULES
 from pm_neural.spiking._law import divergence, smoothed
-from pm_neural.spiking._norse import LIFRefracState, LIFState
-from pm_neural.training._backend import Backend
-from pm_neural.training._checkpoint import load_parameters
-from pm_neural.training._optimizer import Ascent
-from pm_neural.training._schedule import SCHEDULES
+from pm_neural.spiking.simulators.norse import LIFRefracState, LIFState
 from step_methods.kernels.vectors.random import seed_stream
 
 if TYPE_CHECKING:

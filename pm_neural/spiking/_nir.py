@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from pm_neural.spiking._norse import LIFRefracParameters
+    from pm_neural.spiking.simulators.norse import LIFRefracParameters
 
 
 def build_graph(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pm_neural.diagnostics.divergences import kl_divergence, state_probabilities
-from pm_neural.training._draws import draws_as_datatree
+from pm_neural.fitting.draws import draws_as_datatree
 
 if TYPE_CHECKING:
     from xarray import DataTree

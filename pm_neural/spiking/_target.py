@@ -10,9 +10,9 @@ import torch
 from pm_neural._arrays import as_array
 from pm_neural.diagnostics.divergences import StateProbabilities
 from pm_neural.diagnostics.markov import as_distribution
+from pm_neural.fitting.checks import check_binary
 from pm_neural.spiking._law import joint_distribution
 from pm_neural.spiking._machine import Machine, is_machine
-from pm_neural.training._checks import check_binary
 
 _WANTED = (
     "the probabilities of all states, samples (n, n_readout), a BoltzmannMachine or Ising variable, a pair (J, b), "

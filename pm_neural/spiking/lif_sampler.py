@@ -11,9 +11,9 @@ from numpy.polynomial import Polynomial
 from scipy.special import logit
 from scipy.stats import skellam
 
+from pm_neural.fitting.checks import check_integer, check_number
 from pm_neural.spiking._machine import Machine
 from pm_neural.spiking._samples import samples_as_datatree
-from pm_neural.training._checks import check_integer, check_number
 from step_methods.kernels.lif.sampling import NoisyNeurons, NoisyState, run_noisy_lif
 from step_methods.kernels.vectors.random import seed_stream
 

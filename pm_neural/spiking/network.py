@@ -12,29 +12,29 @@ import xarray as xr
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from pm_neural.spiking._cell import refractory_step, run_cell
-from pm_neural.spiking._fused import run_fused
+from pm_neural.fitting.backend import backend_for
+from pm_neural.fitting.checkpoint import load_checkpoint, load_parameters
+from pm_neural.fitting.checks import check_dtype, check_integer, check_learnable, check_number, check_parameters
+from pm_neural.fitting.early_stopping import EarlyStopping
+from pm_neural.fitting.loop import LoopOptions, train
+from pm_neural.fitting.optimizer import OptimizerFactory, make_ascent
+from pm_neural.fitting.schedule import check_schedule
+from pm_neural.fitting.threads import single_thread
 from pm_neural.spiking._inputs import InputSpikes
 from pm_neural.spiking._law import MAX_NEURONS, joint_distribution
 from pm_neural.spiking._learner import SpikingLearner, batch_divergences
 from pm_neural.spiking._nir import build_graph
-from pm_neural.spiking._norse import (
+from pm_neural.spiking._samples import samples_as_datatree
+from pm_neural.spiking._target import read_target
+from pm_neural.spiking.simulators.cell import refractory_step, run_cell
+from pm_neural.spiking.simulators.fused import run_fused
+from pm_neural.spiking.simulators.norse import (
     LIFParameters,
     LIFRefracParameters,
     LIFRefracRecurrentCell,
     LIFRefracState,
     LIFState,
 )
-from pm_neural.spiking._samples import samples_as_datatree
-from pm_neural.spiking._target import read_target
-from pm_neural.training._backend import backend_for
-from pm_neural.training._checkpoint import load_checkpoint, load_parameters
-from pm_neural.training._checks import check_dtype, check_integer, check_learnable, check_number, check_parameters
-from pm_neural.training._early_stopping import EarlyStopping
-from pm_neural.training._loop import LoopOptions, train
-from pm_neural.training._optimizer import OptimizerFactory, make_ascent
-from pm_neural.training._schedule import check_schedule
-from pm_neural.training._threads import single_thread
 from step_methods.kernels.vectors.random import seed_stream
 
 if TYPE_CHECKING:
@@ -578,7 +578,7 @@ def _fused_simulator(device: torch.device) -> FusedRun:
     if device.type != "cuda":
         raise ValueError(f"engine='fused' runs on the CPU and on CUDA; got device {device}: use engine='norse' there")
     try:
-        from pm_neural.spiking._fused_cuda import run_fused_cuda
+        from pm_neural.spiking.simulators.fused_cuda import run_fused_cuda
     except ImportError as error:
         raise ImportError(
             "engine='fused' needs Triton on CUDA devices, which comes with torch on Linux; use engine='norse'"

@@ -14,12 +14,12 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
-from pm_neural.training._early_stopping import EarlyStopping
-from pm_neural.training._latent_evidence import LatentLogLikelihood
-from pm_neural.training.energy_network import EnergyNetwork
-from pm_neural.training.gaussian_rbm import GaussianRBM
-from pm_neural.training.rbm import RBM
+from pm_neural.fitting.early_stopping import EarlyStopping
+from pm_neural.training.autoencoder.latent_evidence import LatentLogLikelihood
+from pm_neural.training.autoencoder.vae import VAE
+from pm_neural.training.energy.network import EnergyNetwork
+from pm_neural.training.restricted.gaussian_rbm import GaussianRBM
+from pm_neural.training.restricted.rbm import RBM
 from pm_neural.training.standardizer import Standardizer
-from pm_neural.training.vae import VAE
 
 __all__ = ["RBM", "VAE", "EarlyStopping", "EnergyNetwork", "GaussianRBM", "LatentLogLikelihood", "Standardizer"]

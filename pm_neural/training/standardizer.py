@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pm_neural.training._checks import check_number, check_real
+from pm_neural.fitting.checks import check_number, check_real
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from scipy.sparse import csr_array
 from pm_neural.spiking import LIFSampler, SamplingNetwork, joint_distribution
 from pm_neural.spiking._law import divergence, smoothed
 from pm_neural.spiking._learner import batch_divergences
-from pm_neural.spiking._norse import LIFRefracRecurrentCell
+from pm_neural.spiking.simulators.norse import LIFRefracRecurrentCell
 from step_methods.kernels.spiking.network import prepare_spiking, run_spiking
 from step_methods.kernels.vectors.random import seed_stream
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pm_neural.distributions.torch_modules.frozen_module import FrozenModule
-from pm_neural.training.vae import VAE
+from pm_neural.training.autoencoder.vae import VAE
 
 __all__ = ["FrozenDecoder"]
 

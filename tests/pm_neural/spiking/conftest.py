@@ -11,6 +11,6 @@ def kernels_for_cuda(monkeypatch):
     if os.environ.get("TRITON_INTERPRET") != "1":
         return
     from pm_neural.spiking import network
-    from pm_neural.spiking._fused_cuda import run_fused_cuda
+    from pm_neural.spiking.simulators.fused_cuda import run_fused_cuda
 
     monkeypatch.setattr(network, "_fused_simulator", lambda device: run_fused_cuda)

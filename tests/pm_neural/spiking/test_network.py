@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from pm_neural.spiking import SamplingNetwork, Traces, joint_distribution
-from pm_neural.spiking._cell import refractory_step
-from pm_neural.spiking._norse import LIFRefracRecurrentCell, LIFRefracState, LIFState
-from pm_neural.spiking._surrogate import surrogate_step
+from pm_neural.spiking.simulators.cell import refractory_step
+from pm_neural.spiking.simulators.norse import LIFRefracRecurrentCell, LIFRefracState, LIFState
+from pm_neural.spiking.simulators.surrogate import surrogate_step
 
 SHAPES = {
     "as in the notes": {"n_neurons": 32, "n_inputs": 256},

@@ -7,9 +7,9 @@ import pytest
 import torch
 import xarray as xr
 
+from pm_neural.fitting.checkpoint import load_checkpoint
 from pm_neural.training import RBM, EarlyStopping
-from pm_neural.training._checkpoint import load_checkpoint
-from pm_neural.training._rbm_learner import RBMLearner
+from pm_neural.training.restricted.learner import RBMLearner
 
 EPOCHS = 12
 

@@ -1,0 +1,1 @@
+"""The ground floor of training: loop, learner, optimizer, minibatches, schedule, checkpoint, history."""

@@ -1,0 +1,1 @@
+"""What runs networks of leaky integrate-and-fire neurons: Norse, and our own engines."""
