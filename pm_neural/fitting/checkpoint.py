@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -82,7 +82,13 @@ def load_checkpoint(path: str | os.PathLike[str], *, kind: str) -> Any:
     return _join(document["state"], tensors)
 
 
-def load_parameters(model: torch.nn.Module, arrays: Mapping[str, np.ndarray]) -> None:
+class Loadable(Protocol):
+    """What takes parameters and buffers by their names, as a torch module does."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
+
+
+def load_parameters(model: Loadable, arrays: Mapping[str, np.ndarray]) -> None:
     """Copy arrays that `load_checkpoint` has read into the parameters and buffers of `model`."""
     model.load_state_dict({name: torch.as_tensor(array) for name, array in arrays.items()})
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,16 @@ from pm_neural.fitting.data import fingerprint
 from pm_neural.fitting.minibatch import Minibatches
 from pm_neural.fitting.optimizer import Ascent
 from pm_neural.fitting.schedule import SCHEDULES
+
+
+class Trainable(Protocol):
+    """What training needs of a torch module."""
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,7 @@ class Plan[AnyBackend: Backend]:
         return {"data": data, "epochs": self.epochs, **self.minibatches.settings}
 
 
-class MinibatchLearner[Model: nn.Module, AnyBackend: Backend](ABC):
+class MinibatchLearner[Model: Trainable, AnyBackend: Backend](ABC):
     """A model and the plan of its training: a `Learner` but for its settings and what a look measures.
 
     Parameters

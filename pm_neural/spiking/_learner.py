@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,14 +13,24 @@ from torch import Tensor
 
 from pm_neural.fitting.backend import Backend
 from pm_neural.fitting.checkpoint import load_parameters
+from pm_neural.fitting.learner import Trainable
 from pm_neural.fitting.optimizer import Ascent
 from pm_neural.fitting.schedule import SCHEDULES
 from pm_neural.spiking._law import divergence, smoothed
 from pm_neural.spiking.simulators.norse import LIFRefracState, LIFState
 from step_methods.kernels.vectors.random import seed_stream
 
-if TYPE_CHECKING:
-    from pm_neural.spiking.network import SamplingNetwork
+
+class _Network(Trainable, Protocol):
+    """What is trained: `pm_neural.spiking.SamplingNetwork`."""
+
+    leak: Tensor
+
+    def options(self) -> dict[str, Any]: ...
+
+    def settled_state(self, n_chains: int, stream: np.ndarray) -> Any: ...
+
+    def run_law(self, n_steps: int, n_chains: int, stream: np.ndarray, state: Any) -> tuple[Tensor, Any]: ...
 
 
 class SpikingLearner:
@@ -54,7 +64,7 @@ class SpikingLearner:
 
     def __init__(
         self,
-        network: SamplingNetwork,
+        network: _Network,
         *,
         target: np.ndarray,
         backend: Backend,

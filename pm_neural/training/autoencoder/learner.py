@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -11,16 +11,24 @@ from torch import Tensor
 
 from pm_neural.fitting.backend import TorchBackend
 from pm_neural.fitting.data import evenly_spaced
-from pm_neural.fitting.learner import MinibatchLearner, Plan
-
-if TYPE_CHECKING:
-    from pm_neural.training.autoencoder.vae import VAE
+from pm_neural.fitting.learner import MinibatchLearner, Plan, Trainable
 
 _ROWS_OF_A_LOOK = 1000
 _SEED_OF_LOOKS = 0  # the same noise at every look, so that looks differ by the model alone
 
 
-class VAELearner(MinibatchLearner["VAE", TorchBackend]):
+class _Autoencoder(Trainable, Protocol):
+    """What is trained: `pm_neural.training.VAE`."""
+
+    options: dict[str, Any]
+    n_latent: int
+
+    def rows(self, X: np.ndarray) -> Tensor: ...
+
+    def elbo_terms(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+class VAELearner(MinibatchLearner[_Autoencoder, TorchBackend]):
     """One autoencoder and the plan of its training.
 
     Parameters
@@ -38,7 +46,7 @@ class VAELearner(MinibatchLearner["VAE", TorchBackend]):
     monitored = "validation_loss"
     displayed: Mapping[str, str] = {"elbo": "ELBO", "kl": "KL", "validation_elbo": "validation"}
 
-    def __init__(self, vae: VAE, plan: Plan[TorchBackend], *, beta: float, warm_up: int) -> None:
+    def __init__(self, vae: _Autoencoder, plan: Plan[TorchBackend], *, beta: float, warm_up: int) -> None:
         super().__init__(vae, plan, measurements=_MEASUREMENTS, of_validation=_VALIDATION_MEASUREMENTS)
         self.settings: Mapping[str, Any] = {
             **vae.options,

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pm_neural.fitting.backend import TorchBackend
 from pm_neural.fitting.checks import check_number
-
-if TYPE_CHECKING:
-    from pm_neural.training.energy.network import EnergyNetwork
+from pm_neural.training.energy.base import EnergyWithBase
 
 _TARGET_ACCEPTANCE = 0.57  # optimal for MALA in many dimensions (Roberts and Rosenthal, 1998)
 _TUNING_GAIN = 0.2
@@ -33,14 +31,14 @@ class LangevinChains:
 
     Parameters
     ----------
-    network : EnergyNetwork
+    network : EnergyWithBase
         Its parameters must stay as they are.
     start : Tensor, (n_chains, *shape)
     backend : TorchBackend
         Draws the random numbers.
     """
 
-    def __init__(self, network: EnergyNetwork, start: Tensor, backend: TorchBackend) -> None:
+    def __init__(self, network: EnergyWithBase, start: Tensor, backend: TorchBackend) -> None:
         self._network = network
         self._backend = backend
         self._points = self._evaluate(start)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,11 +12,9 @@ from torch import Tensor
 from pm_neural.fitting.backend import TorchBackend
 from pm_neural.fitting.data import FREE_ENERGY_GAP, evenly_spaced
 from pm_neural.fitting.learner import MinibatchLearner, Plan
+from pm_neural.training.energy.base import EnergyWithBase
 from pm_neural.training.energy.replay import ReplayedLangevin
 from pm_neural.training.restricted.gradient import clip_norm
-
-if TYPE_CHECKING:
-    from pm_neural.training.energy.network import EnergyNetwork
 
 _MOST_ROWS_OF_A_LOOK = 500
 _MEASUREMENTS = {
@@ -27,12 +25,12 @@ _MEASUREMENTS = {
 _DISPLAYED = {"data_energy": "data", "chain_energy": "chains", "free_energy_gap": "gap"}
 
 
-class EnergyLearner(MinibatchLearner["EnergyNetwork", TorchBackend]):
+class EnergyLearner(MinibatchLearner[EnergyWithBase, TorchBackend]):
     """One network, its chains and the plan of its training.
 
     Parameters
     ----------
-    network : EnergyNetwork
+    network : EnergyWithBase
     plan : Plan
     negatives : ReplayedLangevin
     energy_regularization : float
@@ -46,7 +44,7 @@ class EnergyLearner(MinibatchLearner["EnergyNetwork", TorchBackend]):
 
     def __init__(
         self,
-        network: EnergyNetwork,
+        network: EnergyWithBase,
         plan: Plan[TorchBackend],
         *,
         negatives: ReplayedLangevin,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,6 +23,7 @@ from pm_neural.fitting.minibatch import Minibatches
 from pm_neural.fitting.optimizer import OptimizerFactory, make_ascent
 from pm_neural.fitting.schedule import check_schedule
 from pm_neural.fitting.threads import threads_for
+from pm_neural.training.energy.base import EnergyWithBase
 from pm_neural.training.energy.langevin import LangevinChains, StepSizeTuner, check_noise
 from pm_neural.training.energy.learner import EnergyLearner
 from pm_neural.training.energy.partition import annealed_importance_sampling, log_partition_by_quadrature
@@ -39,7 +39,7 @@ _NO_DROPOUT = (
 )
 
 
-class EnergyNetwork(nn.Module):
+class EnergyNetwork(EnergyWithBase):
     r"""A density over real points whose energy is a Gaussian's plus that of a torch module.
 
     .. math::
@@ -89,9 +89,6 @@ class EnergyNetwork(nn.Module):
     >>> draws = network.sample(n_chains=100, n_draws=1, random_seed=1)
     """
 
-    base_mean: Tensor
-    base_sd: Tensor
-
     @torch.inference_mode(False)
     def __init__(
         self,
@@ -128,7 +125,9 @@ class EnergyNetwork(nn.Module):
 
     @torch.no_grad()
     def _check_module(self) -> None:
-        points = self.base_mean + torch.tensor([0.0, 1.0]).to(self.base_sd).reshape(2, *self._ones) * self.base_sd
+        points = (
+            self.base_mean + torch.tensor([0.0, 1.0]).to(self.base_sd).reshape(2, *self.broadcast_axes) * self.base_sd
+        )
         together = self._tried(points)
         if not isinstance(together, Tensor):
             raise TypeError(f"module must return a tensor; got {type(together).__name__}")
@@ -163,66 +162,11 @@ class EnergyNetwork(nn.Module):
                 f"for an input of shape {tuple(points.shape)} it raised: {error}"
             ) from error
 
-    @property
-    def _ones(self) -> tuple[int, ...]:
-        return (1,) * len(self.shape)
-
     def extra_repr(self) -> str:
         """Describe the network, for its repr."""
         return f"shape={self.shape}"
 
-    # Energies, differentiable
-
-    def energy(self, x: Tensor) -> Tensor:
-        """E(x): minus the log-density of x, up to log Z.
-
-        Parameters
-        ----------
-        x : Tensor, (batch, ...)
-
-        Returns
-        -------
-        Tensor, (batch,)
-        """
-        return self.learnt_energy(x) + self.base_energy(x)
-
-    forward = energy
-
-    def learnt_energy(self, x: Tensor) -> Tensor:
-        """f(x), the module's part of the energy, (batch,)."""
-        return self.module(x)
-
-    def base_energy(self, x: Tensor) -> Tensor:
-        """Return the base's part of the energy, (batch,)."""
-        return ((x - self.base_mean) / self.base_sd).square().flatten(1).sum(1) / 2
-
-    def base_gradient(self, x: Tensor) -> Tensor:
-        """Return the gradient of `base_energy`, (batch, ...)."""
-        return (x - self.base_mean) / self.base_sd.square()
-
-    def base_draws(self, n: int, backend: TorchBackend) -> Tensor:
-        """Draw points from the base, (n, ...)."""
-        x = self.base_mean.repeat(n, *self._ones)
-        backend.add_noise(x, self.base_sd)
-        return x
-
-    def log_base_volume(self) -> float:
-        """Return the log of the integral of exp(-`base_energy`)."""
-        return self.base_sd.numel() / 2 * math.log(2 * math.pi) + self.base_sd.double().log().sum().item()
-
-    def first_step_size(self) -> float:
-        """Return a Langevin step size that suits the base, to start tuning from."""
-        return float(self.base_sd.min()) ** 2 * self.base_sd.numel() ** (-1 / 3)
-
-    def learnt_parameters(self) -> tuple[nn.Parameter, ...]:
-        """Return the parameters that `fit` changes."""
-        return tuple(p for p in self.parameters() if p.requires_grad)
-
-    def description(self) -> list[Any]:
-        """Return what must agree for a checkpoint to fit: names, shapes and dtypes, and the base, as JSON values."""
-        tensors = [[name, list(tensor.shape), str(tensor.dtype)] for name, tensor in self.module.state_dict().items()]
-        base = [self.base_mean.flatten().tolist(), self.base_sd.flatten().tolist()]
-        return [list(self.shape), *base, *tensors]
+    forward = EnergyWithBase.energy
 
     def _backend(self, rng: np.random.Generator) -> TorchBackend:
         return TorchBackend(self.base_mean.dtype, rng, self.base_mean.device)

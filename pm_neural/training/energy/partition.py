@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pm_neural.fitting.backend import TorchBackend
+from pm_neural.training.energy.base import EnergyWithBase
 from pm_neural.training.energy.langevin import LangevinChains, StepSizeTuner
-
-if TYPE_CHECKING:
-    from pm_neural.training.energy.network import EnergyNetwork
 
 # Intervals an axis, at first and at most, for points of one and of two coordinates.
 _INTERVALS = {1: (8192, 1 << 20), 2: (256, 2048)}
@@ -32,7 +29,7 @@ _LARGEST_EXCESS = 2.0
 
 
 @torch.no_grad()
-def log_partition_by_quadrature(network: EnergyNetwork) -> float:
+def log_partition_by_quadrature(network: EnergyWithBase) -> float:
     """Integrate exp(-E(x)) over the line or the plane by the trapezoidal rule.
 
     The grid is made wider until the density at its border is negligible, and then finer until log Z no longer changes,
@@ -76,7 +73,7 @@ def log_partition_by_quadrature(network: EnergyNetwork) -> float:
     raise ValueError(f"a grid of {n_intervals} intervals an axis is too coarse for this density; use method='ais'")
 
 
-def _on_grid(network: EnergyNetwork, margin: float, n_intervals: int, shift: float = 0.0) -> np.ndarray:
+def _on_grid(network: EnergyWithBase, margin: float, n_intervals: int, shift: float = 0.0) -> np.ndarray:
     """Return -E on an even grid, n_intervals + 1 points an axis, or without the last where it is shifted."""
     steps = np.linspace(-margin, margin, n_intervals + 1)
     if shift:
@@ -89,7 +86,7 @@ def _on_grid(network: EnergyNetwork, margin: float, n_intervals: int, shift: flo
     return -energies.double().cpu().numpy().reshape(grid.shape[:-1])
 
 
-def _base(network: EnergyNetwork) -> tuple[np.ndarray, np.ndarray]:
+def _base(network: EnergyWithBase) -> tuple[np.ndarray, np.ndarray]:
     mean, sd = (b.flatten().cpu().double().numpy() for b in (network.base_mean, network.base_sd))
     return mean, sd
 
@@ -99,14 +96,14 @@ def _largest_at_border(log_density: np.ndarray) -> float:
     return float(max(ends))
 
 
-def _log_integral(network: EnergyNetwork, log_density: np.ndarray, margin: float, n_intervals: int) -> float:
+def _log_integral(network: EnergyWithBase, log_density: np.ndarray, margin: float, n_intervals: int) -> float:
     spacing = 2 * margin / n_intervals
     n = log_density.ndim
     volume = n * math.log(spacing) + network.base_sd.double().log().sum().item()
     return float(np.logaddexp.reduce(log_density, axis=None) + volume)
 
 
-def _probes(network: EnergyNetwork, log_density: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray]:
+def _probes(network: EnergyWithBase, log_density: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray]:
     """Let Langevin chains look for what the grid has missed.
 
     Half of the chains start from the base and half from the grid's density. A narrow well holds a chain that comes
@@ -153,7 +150,7 @@ def _largest_excess(positions: np.ndarray, values: np.ndarray, log_density: np.n
 
 @torch.no_grad()
 def annealed_importance_sampling(
-    network: EnergyNetwork, *, n_chains: int, n_steps: int, backend: TorchBackend, rng: np.random.Generator
+    network: EnergyWithBase, *, n_chains: int, n_steps: int, backend: TorchBackend, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Run chains from the base to the model and back, one accepted or rejected Langevin step at each temperature.
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from pm_neural.fitting.backend import TorchBackend
 from pm_neural.fitting.checks import check_integer, check_number
+from pm_neural.training.energy.base import EnergyWithBase
 from pm_neural.training.energy.langevin import LangevinChains, check_noise
-
-if TYPE_CHECKING:
-    from pm_neural.training.energy.network import EnergyNetwork
 
 
 class ReplayedLangevin:
@@ -22,7 +20,7 @@ class ReplayedLangevin:
 
     Parameters
     ----------
-    network : EnergyNetwork
+    network : EnergyWithBase
     backend : TorchBackend
     n_chains : int
         Chains that are moved for one update of the parameters.
@@ -47,7 +45,7 @@ class ReplayedLangevin:
 
     def __init__(
         self,
-        network: EnergyNetwork,
+        network: EnergyWithBase,
         backend: TorchBackend,
         *,
         n_chains: int,

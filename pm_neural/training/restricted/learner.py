@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
+from torch import nn
 
 from pm_neural.fitting.backend import Array, Backend
 from pm_neural.fitting.data import FREE_ENERGY_GAP, evenly_spaced
-from pm_neural.fitting.learner import MinibatchLearner, Plan
+from pm_neural.fitting.learner import MinibatchLearner, Plan, Trainable
 from pm_neural.training.restricted.gradient import LikelihoodGradient, clip_norm
-
-if TYPE_CHECKING:
-    from pm_neural.training.restricted.machine import RestrictedMachine
 
 # What a look at the model costs at most, in images * visible units * hidden units, unless that is
 # less than a few images: a small part of what about a hundred epochs cost.
 _LOOK_COST, _LEAST_IMAGES = 3_200_000, 200
 
 
-class RBMLearner(MinibatchLearner["RestrictedMachine", Backend]):
+class _Machine(Trainable, Protocol):
+    """What is trained: see `RestrictedMachine`."""
+
+    kind: ClassVar[str]
+    measurements: ClassVar[Mapping[str, Mapping[str, str]]]
+    displayed: ClassVar[Mapping[str, str]]
+    W: nn.Parameter
+
+    @property
+    def n_visible(self) -> int: ...
+
+    @property
+    def n_hidden(self) -> int: ...
+
+    def free_energy(self, v: torch.Tensor) -> torch.Tensor: ...
+
+    def measure(self, v: torch.Tensor) -> dict[str, torch.Tensor]: ...
+
+
+class RBMLearner(MinibatchLearner[_Machine, Backend]):
     """One machine, its gradient and the plan of its training.
 
     Parameters
@@ -37,7 +54,7 @@ class RBMLearner(MinibatchLearner["RestrictedMachine", Backend]):
 
     def __init__(
         self,
-        machine: RestrictedMachine,
+        machine: _Machine,
         plan: Plan[Backend],
         *,
         gradient: LikelihoodGradient,

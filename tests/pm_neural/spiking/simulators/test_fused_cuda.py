@@ -42,7 +42,7 @@ def test_kernels_pass_the_tests_of_the_engine(selection):
     """
     options = ["-q", "-p", "no:cacheprovider", "-W", "ignore::RuntimeWarning"]
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, "-k", selection, "test_network.py"],
+        [sys.executable, "-m", "pytest", *options, "-k", selection, "../test_network.py"],
         env={**os.environ, "TRITON_INTERPRET": "1"},
         cwd=Path(__file__).parent,
         capture_output=True,
