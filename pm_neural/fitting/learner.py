@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from pm_neural.fitting.checkpoint import load_parameters
 from pm_neural.fitting.data import fingerprint
 from pm_neural.fitting.minibatch import Minibatches
 from pm_neural.fitting.optimizer import Ascent
+from pm_neural.fitting.options import FitOptions
 from pm_neural.fitting.schedule import SCHEDULES
 
 
@@ -56,6 +57,30 @@ class Plan[AnyBackend: Backend]:
     rng: np.random.Generator
     train: np.ndarray
     validation: np.ndarray | None
+
+    @classmethod
+    def make(
+        cls,
+        options: FitOptions,
+        ascent: Ascent,
+        backend: AnyBackend,
+        rows: Array,
+        train: np.ndarray,
+        validation: np.ndarray | None,
+        rng: np.random.Generator,
+    ) -> Self:
+        """Make a plan of what a user chose; `rows` are the training data as the backend has them."""
+        batch_size = min(options.batch_size, len(train))
+        return cls(
+            backend=backend,
+            minibatches=Minibatches(backend, rows, batch_size=batch_size, rng=rng),
+            ascent=ascent,
+            learning_rate_schedule=options.learning_rate_schedule,
+            epochs=int(options.epochs),
+            rng=rng,
+            train=train,
+            validation=validation,
+        )
 
     @property
     def data_settings(self) -> dict[str, Any]:

@@ -6,9 +6,7 @@ the progress bar. What one epoch does is the learner's.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
@@ -17,12 +15,11 @@ import torch
 import xarray as xr
 
 from pm_neural.fitting.checkpoint import load_checkpoint, save_checkpoint
-from pm_neural.fitting.checks import check_integer
 from pm_neural.fitting.early_stopping import EarlyStopping, Stopper
 from pm_neural.fitting.history import History
+from pm_neural.fitting.options import FitOptions
 from pm_neural.fitting.progress import training_progress
 
-_N_MEASUREMENTS = 100
 _SECONDS = {"seconds": {"long_name": "seconds of training per epoch", "units": "s"}}
 
 
@@ -55,55 +52,7 @@ class Learner(Protocol):
         """Go on from what a checkpoint holds: the same, with NumPy arrays."""
 
 
-@dataclass(frozen=True)
-class LoopOptions:
-    """How long to train, and what to do between epochs: arguments that every `fit` has.
-
-    Without `measure_every` there are about 100 looks at the model.
-
-    Raises
-    ------
-    ValueError, TypeError, FileNotFoundError, PermissionError
-        One of them is bad.
-    """
-
-    epochs: int
-    measure_every: int | None
-    early_stopping: EarlyStopping | None
-    checkpoint: str | os.PathLike[str] | None
-    checkpoint_every: int
-    resume: bool
-    progressbar: bool
-
-    def __post_init__(self) -> None:
-        if self.checkpoint is None and self.resume:
-            raise ValueError("resume=True needs the path of a checkpoint")
-        if self.checkpoint is not None and not Path(self.checkpoint).parent.is_dir():
-            raise FileNotFoundError(f"checkpoint: there is no folder {Path(self.checkpoint).parent}")
-        if self.checkpoint is not None and not os.access(Path(self.checkpoint).parent, os.W_OK):
-            raise PermissionError(f"checkpoint: the folder {Path(self.checkpoint).parent} is read-only")
-        if self.checkpoint is not None and Path(self.checkpoint).is_dir():
-            raise ValueError(f"checkpoint must be the path of a file; got the folder {os.fspath(self.checkpoint)!r}")
-        if not isinstance(self.early_stopping, EarlyStopping | None):
-            raise TypeError(f"early_stopping must be an EarlyStopping; got {self.early_stopping!r}")
-        check_integer(self.epochs, "epochs", minimum=1)
-        if self.measure_every is not None:
-            check_integer(self.measure_every, "measure_every", minimum=1)
-        check_integer(self.checkpoint_every, "checkpoint_every", minimum=1)
-
-    @property
-    def epochs_between_looks(self) -> int:
-        """Epochs from one look at the model to the next."""
-        return int(self.measure_every or max(1, self.epochs // _N_MEASUREMENTS))
-
-
-def check_validation(validation_data: object, early_stopping: EarlyStopping | None) -> None:
-    """Refuse early stopping that has nothing to watch."""
-    if validation_data is None and early_stopping is not None:
-        raise ValueError("early_stopping watches validation_data, and none were given")
-
-
-def train(learner: Learner, options: LoopOptions) -> xr.Dataset:
+def train(learner: Learner, options: FitOptions) -> xr.Dataset:
     """Train until the last epoch, or until early stopping ends it, and return the history."""
     epochs, measure_every, checkpoint = int(options.epochs), options.epochs_between_looks, options.checkpoint
     settings = {

@@ -25,7 +25,7 @@ class Minibatches:
         self._backend = backend
         self._data = data
         self._starts = range(0, len(data), batch_size)
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self.settings = {"batch_size": batch_size}
         self._rng = rng
 
@@ -36,4 +36,4 @@ class Minibatches:
         order = self._backend.array(self._rng.permutation(len(self._data)))
         shuffled = self._data[order]
         for start in self._starts:
-            yield shuffled[start : start + self._batch_size]
+            yield shuffled[start : start + self.batch_size]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, Unpack
 
 import numpy as np
 import torch
@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from pm_neural.fitting.backend import backend_for
 from pm_neural.fitting.checkpoint import load_checkpoint, load_parameters
 from pm_neural.fitting.checks import check_dtype, check_integer, check_learnable, check_number, check_parameters
-from pm_neural.fitting.early_stopping import EarlyStopping
-from pm_neural.fitting.loop import LoopOptions, train
-from pm_neural.fitting.optimizer import OptimizerFactory, make_ascent
-from pm_neural.fitting.schedule import check_schedule
+from pm_neural.fitting.loop import train
+from pm_neural.fitting.optimizer import make_ascent
+from pm_neural.fitting.options import FitArguments, FitOptions, takes_fit_options
 from pm_neural.fitting.threads import single_thread
 from pm_neural.spiking._inputs import InputSpikes
 from pm_neural.spiking._law import MAX_NEURONS, joint_distribution
@@ -422,24 +421,17 @@ class SamplingNetwork(nn.Module):
     # Training
 
     @torch.inference_mode(False)
+    @takes_fit_options(
+        without=("batch_size", "validation_data"), epochs=400, optimizer=torch.optim.Adam, learning_rate=0.01
+    )
     def fit(
         self,
         target: Any,
         *,
-        epochs: int = 400,
         n_steps: int = 1000,
         n_chains: int = 32,
-        optimizer: Literal["sgd"] | torch.optim.Optimizer | OptimizerFactory = torch.optim.Adam,
-        learning_rate: float | None = 0.01,
-        learning_rate_schedule: Literal["constant", "linear", "cosine"] = "cosine",
         momentum: float = 0.0,
-        early_stopping: EarlyStopping | None = None,
-        measure_every: int | None = None,
-        checkpoint: str | os.PathLike[str] | None = None,
-        checkpoint_every: int = 10,
-        resume: bool = False,
-        progressbar: bool = True,
-        random_seed: int | np.random.Generator | None = None,
+        **options: Unpack[FitArguments],
     ) -> xr.Dataset:
         """Train the weights until the readout neurons sample from a target, by descent of KL(target ‖ sampled).
 
@@ -457,27 +449,12 @@ class SamplingNetwork(nn.Module):
             Updates of the weights.
         n_steps, n_chains : int
             Steps of an epoch, and runs side by side, at least 2.
-        optimizer : "sgd", torch.optim.Optimizer, or callable
-            As in `pm_neural.training.RBM.fit`.
         learning_rate : float or None
             None keeps a torch optimizer's own; 0.1 for ``"sgd"``.
-        learning_rate_schedule : {"cosine", "linear", "constant"}
-            How the learning rate falls over all epochs.
         momentum : float
             For ``"sgd"``, in [0, 1).
         early_stopping : EarlyStopping, optional
             When ``kl`` ends training; its tolerance is in nats, so 0.01 rather than the default.
-        measure_every : int, optional
-            Epochs from one look at the network to the next; by default there are about 100 looks.
-        checkpoint : path-like, optional
-            A file that holds all of the training's state, written every `checkpoint_every` epochs and at the end.
-        checkpoint_every : int
-            Epochs.
-        resume : bool
-            Go on from `checkpoint` if that file exists, with the same arguments otherwise; `random_seed` is then
-            the checkpoint's.
-        progressbar : bool
-        random_seed : int or Generator, optional
 
         Returns
         -------
@@ -502,28 +479,19 @@ class SamplingNetwork(nn.Module):
         >>> network = SamplingNetwork(n_neurons=8, n_inputs=64, n_readout=1, random_seed=1)
         >>> history = network.fit([0.3, 0.7], epochs=20, random_seed=1, progressbar=False)
         """
-        options = LoopOptions(
-            epochs=epochs,
-            measure_every=measure_every,
-            early_stopping=early_stopping,
-            checkpoint=checkpoint,
-            checkpoint_every=checkpoint_every,
-            resume=resume,
-            progressbar=progressbar,
-        )
+        chosen = FitOptions(**options)
         n_steps = check_integer(n_steps, "n_steps", minimum=1)
         n_chains = check_integer(n_chains, "n_chains", minimum=2)
-        check_schedule(learning_rate_schedule)
         check_learnable(dict(self.named_parameters()))
         with single_thread():
             probabilities, floor = self._target_and_floor(target, n_steps, n_chains)
-            rng = np.random.default_rng(random_seed)
+            rng = np.random.default_rng(chosen.random_seed)
             backend = backend_for(self.leak, rng)
             ascent = make_ascent(
                 backend,
                 tuple(self.parameters()),
-                optimizer=optimizer,
-                learning_rate=learning_rate,
+                optimizer=chosen.optimizer,
+                learning_rate=chosen.learning_rate,
                 default_learning_rate=_SGD_LEARNING_RATE,
                 momentum=momentum,
             )
@@ -532,14 +500,14 @@ class SamplingNetwork(nn.Module):
                 target=probabilities,
                 backend=backend,
                 ascent=ascent,
-                learning_rate_schedule=learning_rate_schedule,
-                epochs=int(epochs),
+                learning_rate_schedule=chosen.learning_rate_schedule,
+                epochs=int(chosen.epochs),
                 n_steps=n_steps,
                 n_chains=n_chains,
                 rng=rng,
                 settings=floor,
             )
-            return train(learner, options)
+            return train(learner, chosen)
 
     def _without_autapses(self, recurrent_weights: Tensor) -> Tensor:
         autapses = torch.eye(self.n_neurons, dtype=torch.bool, device=recurrent_weights.device)

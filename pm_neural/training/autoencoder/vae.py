@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, Unpack, cast
 
 import numpy as np
 import torch
@@ -16,12 +16,10 @@ from torch import Tensor, nn
 from pm_neural.fitting.backend import TorchBackend
 from pm_neural.fitting.checkpoint import load_checkpoint, load_parameters
 from pm_neural.fitting.checks import check_dtype, check_integer, check_learnable, check_number, check_parameters
-from pm_neural.fitting.early_stopping import EarlyStopping
 from pm_neural.fitting.learner import Plan
-from pm_neural.fitting.loop import LoopOptions, check_validation, train
-from pm_neural.fitting.minibatch import Minibatches
-from pm_neural.fitting.optimizer import OptimizerFactory, make_ascent
-from pm_neural.fitting.schedule import check_schedule
+from pm_neural.fitting.loop import train
+from pm_neural.fitting.optimizer import make_ascent
+from pm_neural.fitting.options import FitArguments, FitOptions, takes_fit_options
 from pm_neural.fitting.threads import threads_for
 from pm_neural.training.autoencoder.latent_evidence import LatentLogLikelihood, anneal, average_weights, log_normal
 from pm_neural.training.autoencoder.learner import VAELearner
@@ -470,25 +468,14 @@ class VAE(nn.Module):
 
     @torch.inference_mode(False)
     @torch.no_grad()
+    @takes_fit_options(epochs=100, batch_size=32, optimizer=torch.optim.Adam, learning_rate=2e-3)
     def fit(
         self,
         X: ArrayLike | Tensor,
         *,
-        epochs: int = 100,
-        batch_size: int = 32,
         beta: float = 1.0,
         warm_up: int = 0,
-        optimizer: Literal["sgd"] | torch.optim.Optimizer | OptimizerFactory = torch.optim.Adam,
-        learning_rate: float | None = 2e-3,
-        learning_rate_schedule: Literal["constant", "linear", "cosine"] = "cosine",
-        validation_data: ArrayLike | Tensor | None = None,
-        early_stopping: EarlyStopping | None = None,
-        measure_every: int | None = None,
-        checkpoint: str | os.PathLike[str] | None = None,
-        checkpoint_every: int = 10,
-        resume: bool = False,
-        progressbar: bool = True,
-        random_seed: int | np.random.Generator | None = None,
+        **options: Unpack[FitArguments],
     ) -> xr.Dataset:
         """Train by stochastic gradient ascent on the evidence lower bound, with one code per image and update [1]_.
 
@@ -499,39 +486,16 @@ class VAE(nn.Module):
         ----------
         X : array, (n_images, n_visible)
             Zeros and ones, or grey values between them, for Bernoulli pixels; any real numbers for Gaussian ones.
-        epochs : int
-            Passes over the data.
-        batch_size : int
-            Images per update.
         beta : float
             Weight of the Kullback-Leibler divergence. 1 is the bound of log p(x); other values trade reconstructions
             against codes that look like N(0, I) [2]_.
         warm_up : int
             Epochs over which the weight rises from 0 to `beta`, against codes that are given up early [3]_.
-        optimizer : torch.optim.Optimizer, callable or "sgd"
-            An optimizer of this module's parameters, what makes one of them, such as ``torch.optim.Adam``, or plain
-            gradient ascent.
-        learning_rate : float or None
-            None keeps the optimizer's own.
-        learning_rate_schedule : {"cosine", "linear", "constant"}
-            How the learning rate falls over all updates.
         validation_data : array, (n, n_visible), optional
             Adds their bound to the history.
         early_stopping : EarlyStopping, optional
             When the objective of the validation data, with the full `beta`, ends training; its tolerance is in nats
             per image. The parameters then go back to those of the last look within the tolerance.
-        measure_every : int, optional
-            Epochs from one look at the model to the next; by default there are about 100 looks.
-        checkpoint : path-like, optional
-            A file that holds all of the training's state, written every `checkpoint_every` epochs and at the end. It
-            replaces a file of that name, at once: no crash leaves half of it.
-        checkpoint_every : int
-            Epochs.
-        resume : bool
-            Go on from `checkpoint` if that file exists, with the same arguments otherwise. On the CPU the result is
-            that of an uninterrupted run, bit for bit; `random_seed` is then the checkpoint's.
-        progressbar : bool
-        random_seed : int or Generator, optional
 
         Returns
         -------
@@ -567,51 +531,32 @@ class VAE(nn.Module):
         torch.Size([120, 2])
         """
         images = self._pixels.check(X, "X", self.n_visible)
-        check_validation(validation_data, early_stopping)
+        chosen = FitOptions(**options)
+        chosen.check_watched()
         validation = None
-        if validation_data is not None:
-            validation = self._pixels.check(validation_data, "validation_data", self.n_visible)
-        options = LoopOptions(
-            epochs=epochs,
-            measure_every=measure_every,
-            early_stopping=early_stopping,
-            checkpoint=checkpoint,
-            checkpoint_every=checkpoint_every,
-            resume=resume,
-            progressbar=progressbar,
-        )
-        check_schedule(learning_rate_schedule)
-        batch_size = min(check_integer(batch_size, "batch_size", minimum=1), len(images))
+        if chosen.validation_data is not None:
+            validation = self._pixels.check(chosen.validation_data, "validation_data", self.n_visible)
         beta = check_number(beta, "beta", minimum=0)
         warm_up = check_integer(warm_up, "warm_up", minimum=0)
         check_parameters(dict(self.named_parameters()))
         check_learnable(dict(self.named_parameters()))
 
-        rng = np.random.default_rng(random_seed)
+        rng = np.random.default_rng(chosen.random_seed)
         backend = TorchBackend(self.pixel_bias.dtype, rng, self.pixel_bias.device)
         ascent = make_ascent(
             backend,
             tuple(self.parameters()),
-            optimizer=optimizer,
-            learning_rate=learning_rate,
+            optimizer=chosen.optimizer,
+            learning_rate=chosen.learning_rate,
             default_learning_rate=_SGD_LEARNING_RATE,
             momentum=0.0,
         )
         self._initialize(images, rng)
-        plan = Plan(
-            backend=backend,
-            minibatches=Minibatches(backend, self.rows(images), batch_size=batch_size, rng=rng),
-            ascent=ascent,
-            learning_rate_schedule=learning_rate_schedule,
-            epochs=int(epochs),
-            rng=rng,
-            train=images,
-            validation=validation,
-        )
+        plan = Plan.make(chosen, ascent, backend, self.rows(images), images, validation, rng)
         learner = VAELearner(self, plan, beta=beta, warm_up=warm_up)
         largest_layer = max(parameter.numel() for parameter in self.parameters())
-        with threads_for(batch_size * largest_layer):
-            return train(learner, options)
+        with threads_for(plan.minibatches.batch_size * largest_layer):
+            return train(learner, chosen)
 
     @torch.no_grad()
     def _initialize(self, images: np.ndarray, rng: np.random.Generator) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 import torch
@@ -16,12 +16,10 @@ from pm_neural.fitting.backend import TorchBackend
 from pm_neural.fitting.checkpoint import load_checkpoint, load_parameters
 from pm_neural.fitting.checks import check_integer, check_not_inference, check_number, check_real
 from pm_neural.fitting.draws import draws_as_datatree
-from pm_neural.fitting.early_stopping import EarlyStopping
 from pm_neural.fitting.learner import Plan
-from pm_neural.fitting.loop import LoopOptions, check_validation, train
-from pm_neural.fitting.minibatch import Minibatches
-from pm_neural.fitting.optimizer import OptimizerFactory, make_ascent
-from pm_neural.fitting.schedule import check_schedule
+from pm_neural.fitting.loop import train
+from pm_neural.fitting.optimizer import make_ascent
+from pm_neural.fitting.options import FitArguments, FitOptions, takes_fit_options
 from pm_neural.fitting.threads import threads_for
 from pm_neural.training.energy.base import EnergyWithBase
 from pm_neural.training.energy.langevin import LangevinChains, StepSizeTuner, check_noise
@@ -393,11 +391,11 @@ class EnergyNetwork(EnergyWithBase):
 
     @torch.inference_mode(False)
     @torch.no_grad()
+    @takes_fit_options(epochs=1000, batch_size=100, optimizer=torch.optim.Adam)
     def fit(
         self,
         X: ArrayLike | Tensor,
         *,
-        epochs: int = 1000,
         n_steps: int = 20,
         step_size: float = 0.01,
         noise: float | None = None,
@@ -405,20 +403,9 @@ class EnergyNetwork(EnergyWithBase):
         buffer_size: int = 5000,
         reinitialized_fraction: float = 0.05,
         n_chains: int | None = None,
-        batch_size: int = 100,
-        optimizer: Literal["sgd"] | torch.optim.Optimizer | OptimizerFactory = torch.optim.Adam,
-        learning_rate: float | None = None,
-        learning_rate_schedule: Literal["constant", "linear", "cosine"] = "cosine",
         energy_regularization: float = 0.0,
         max_gradient_norm: float | None = None,
-        validation_data: ArrayLike | Tensor | None = None,
-        early_stopping: EarlyStopping | None = None,
-        measure_every: int | None = None,
-        checkpoint: str | os.PathLike[str] | None = None,
-        checkpoint_every: int = 10,
-        resume: bool = False,
-        progressbar: bool = True,
-        random_seed: int | np.random.Generator | None = None,
+        **options: Unpack[FitArguments],
     ) -> xr.Dataset:
         """Train by stochastic gradient ascent on the log-likelihood.
 
@@ -428,8 +415,6 @@ class EnergyNetwork(EnergyWithBase):
         Parameters
         ----------
         X : array, (n_rows, ...)
-        epochs : int
-            Passes over the data.
         n_steps : int
             Langevin steps per update.
         step_size : float
@@ -451,14 +436,8 @@ class EnergyNetwork(EnergyWithBase):
             Probability, in [0, 1], with which a chain is started anew, from the base, before it is moved.
         n_chains : int, optional
             Chains that are moved for one update, chosen at random from the buffer; by default as many as `batch_size`.
-        batch_size : int
-            Rows per update.
-        optimizer : torch.optim.Optimizer, callable, or "sgd"
-            An optimizer of the learnt parameters, what makes one of them, or plain gradient ascent.
         learning_rate : float, optional
             By default a torch optimizer's own, and 0.001 for ``"sgd"``.
-        learning_rate_schedule : {"cosine", "linear", "constant"}
-            How the learning rate falls over all updates.
         energy_regularization : float
             Coefficient of the penalty mean f² over the data + mean f² over the chains [2]_, which keeps f small.
         max_gradient_norm : float, optional
@@ -468,16 +447,6 @@ class EnergyNetwork(EnergyWithBase):
         early_stopping : EarlyStopping, optional
             When the free-energy gap ends training; the parameters then go back to those of the last look within the
             tolerance.
-        measure_every : int, optional
-            Epochs from one look at the model to the next; by default there are about 100 looks.
-        checkpoint : path-like, optional
-            A file that holds all of the training's state, written every `checkpoint_every` epochs and at the end.
-        checkpoint_every : int
-            Epochs.
-        resume : bool
-            Go on from `checkpoint` if that file exists, with the same arguments otherwise. On the CPU the result is
-            that of an uninterrupted run, bit for bit.
-        progressbar : bool
         random_seed : int or Generator, optional
             Of all randomness here; the module's first weights are yours.
 
@@ -504,19 +473,11 @@ class EnergyNetwork(EnergyWithBase):
         .. [2] Du, Mordatch (2019). Implicit generation and generalization in energy-based models. NeurIPS.
         """
         data_rows = check_real(X, "X", *self.shape)
-        check_validation(validation_data, early_stopping)
-        validation = None if validation_data is None else check_real(validation_data, "validation_data", *self.shape)
-        options = LoopOptions(
-            epochs=epochs,
-            measure_every=measure_every,
-            early_stopping=early_stopping,
-            checkpoint=checkpoint,
-            checkpoint_every=checkpoint_every,
-            resume=resume,
-            progressbar=progressbar,
-        )
-        check_schedule(learning_rate_schedule)
-        batch_size = min(check_integer(batch_size, "batch_size", minimum=1), len(data_rows))
+        chosen = FitOptions(**options)
+        chosen.check_watched()
+        validation = chosen.validation_data
+        validation = None if validation is None else check_real(validation, "validation_data", *self.shape)
+        batch_size = min(chosen.batch_size, len(data_rows))
         energy_regularization = check_number(energy_regularization, "energy_regularization", minimum=0)
         if max_gradient_norm is not None:
             max_gradient_norm = check_number(max_gradient_norm, "max_gradient_norm", minimum=0, exclusive=True)
@@ -524,7 +485,7 @@ class EnergyNetwork(EnergyWithBase):
             raise ValueError("module must have parameters to be learnt; all are frozen, with requires_grad=False")
         self._check_mode()
 
-        rng = np.random.default_rng(random_seed)
+        rng = np.random.default_rng(chosen.random_seed)
         backend = self._backend(rng)
         negatives = ReplayedLangevin(
             self,
@@ -541,21 +502,12 @@ class EnergyNetwork(EnergyWithBase):
         ascent = make_ascent(
             backend,
             self.learnt_parameters(),
-            optimizer=optimizer,
-            learning_rate=learning_rate,
+            optimizer=chosen.optimizer,
+            learning_rate=chosen.learning_rate,
             default_learning_rate=_SGD_LEARNING_RATE,
             momentum=0.0,
         )
-        plan = Plan(
-            backend=backend,
-            minibatches=Minibatches(backend, backend.floats(data_rows), batch_size=batch_size, rng=rng),
-            ascent=ascent,
-            learning_rate_schedule=learning_rate_schedule,
-            epochs=int(epochs),
-            rng=rng,
-            train=data_rows,
-            validation=validation,
-        )
+        plan = Plan.make(chosen, ascent, backend, backend.floats(data_rows), data_rows, validation, rng)
         learner = EnergyLearner(
             self,
             plan,
@@ -564,4 +516,4 @@ class EnergyNetwork(EnergyWithBase):
             max_gradient_norm=max_gradient_norm,
         )
         with self._threads(batch_size):
-            return train(learner, options)
+            return train(learner, chosen)

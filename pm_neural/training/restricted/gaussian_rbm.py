@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Unpack
 
 import numpy as np
 import torch
@@ -15,8 +14,7 @@ from torch.nn import functional
 
 from pm_neural.fitting.backend import backend_for
 from pm_neural.fitting.checks import check_positive, check_real
-from pm_neural.fitting.early_stopping import EarlyStopping
-from pm_neural.fitting.optimizer import OptimizerFactory
+from pm_neural.fitting.options import FitArguments, FitOptions, takes_fit_options
 from pm_neural.training.restricted.chains import Chains, GaussianChains, LayerChains
 from pm_neural.training.restricted.gradient import GaussianGradient
 from pm_neural.training.restricted.layers import GaussianLayers
@@ -210,34 +208,23 @@ class GaussianRBM(RestrictedMachine):
 
     @torch.inference_mode(False)
     @torch.no_grad()
+    @takes_fit_options(epochs=1000, batch_size=50)
     def fit(
         self,
         X: ArrayLike | Tensor,
         *,
-        epochs: int = 1000,
         method: Literal["cd", "pcd", "pt"] = "cd",
         k: int = 1,
         n_chains: int | None = None,
         n_temperatures: int | None = None,
-        batch_size: int = 50,
-        optimizer: Literal["sgd"] | torch.optim.Optimizer | OptimizerFactory = "sgd",
-        learning_rate: float | None = None,
         sigma_learning_rate: float | None = None,
-        learning_rate_schedule: Literal["constant", "linear", "cosine"] = "cosine",
         momentum: float = 0.0,
         max_gradient_norm: float | None = None,
         centered: bool = True,
         weight_decay: float = 0.0,
         sparsity_target: float | None = None,
         sparsity_cost: float = 0.1,
-        validation_data: ArrayLike | Tensor | None = None,
-        early_stopping: EarlyStopping | None = None,
-        measure_every: int | None = None,
-        checkpoint: str | os.PathLike[str] | None = None,
-        checkpoint_every: int = 10,
-        resume: bool = False,
-        progressbar: bool = True,
-        random_seed: int | np.random.Generator | None = None,
+        **options: Unpack[FitArguments],
     ) -> xr.Dataset:
         """Train by stochastic gradient ascent on the log-likelihood.
 
@@ -254,8 +241,6 @@ class GaussianRBM(RestrictedMachine):
         ----------
         X : array, (n_rows, n_visible)
             Real numbers.
-        epochs : int
-            Passes over the data.
         method : {"cd", "pcd", "pt"}
             Where the model's states come from: k sweeps from the minibatch itself, persistent chains, or
             persistent chains with parallel tempering.
@@ -265,8 +250,6 @@ class GaussianRBM(RestrictedMachine):
             Persistent chains, or ladders of tempered ones; by default as many as `batch_size`.
         n_temperatures : int, optional
             For ``"pt"``: inverse temperatures of b and W, evenly from 1 to 0; by default 10.
-        batch_size : int
-            Rows per update.
         optimizer : "sgd", torch.optim.Optimizer, or callable
             Gradient ascent with `momentum`, an optimizer of the learnt parameters, or what makes one of them.
         learning_rate : float, optional
@@ -293,17 +276,6 @@ class GaussianRBM(RestrictedMachine):
             Adds the free-energy gap to the history.
         early_stopping : EarlyStopping, optional
             When the free-energy gap ends training.
-        measure_every : int, optional
-            Epochs from one look at the model to the next; by default there are about 100 looks.
-        checkpoint : path-like, optional
-            A file that holds all of the training's state, written every `checkpoint_every` epochs and at the end.
-        checkpoint_every : int
-            Epochs.
-        resume : bool
-            Go on from `checkpoint` if that file exists, with the same arguments otherwise. On the CPU the result is
-            that of an uninterrupted run, bit for bit.
-        progressbar : bool
-        random_seed : int or Generator, optional
 
         Returns
         -------
@@ -331,30 +303,18 @@ class GaussianRBM(RestrictedMachine):
         """
         return self._fit(
             X,
-            epochs=epochs,
+            FitOptions(**options),
+            own_rates=self._own_rates(sigma_learning_rate),
             method=method,
             k=k,
             n_chains=n_chains,
             n_temperatures=n_temperatures,
-            batch_size=batch_size,
-            optimizer=optimizer,
-            learning_rate=learning_rate,
-            own_rates=self._own_rates(sigma_learning_rate),
-            learning_rate_schedule=learning_rate_schedule,
             momentum=momentum,
             max_gradient_norm=max_gradient_norm,
             centered=centered,
             weight_decay=weight_decay,
             sparsity_target=sparsity_target,
             sparsity_cost=sparsity_cost,
-            validation_data=validation_data,
-            early_stopping=early_stopping,
-            measure_every=measure_every,
-            checkpoint=checkpoint,
-            checkpoint_every=checkpoint_every,
-            resume=resume,
-            progressbar=progressbar,
-            random_seed=random_seed,
         )
 
     def _own_rates(self, sigma_learning_rate: float | None) -> dict[str, tuple[nn.Parameter, float | None]]:

@@ -17,12 +17,10 @@ from torch import Tensor, nn
 from pm_neural.fitting.checkpoint import load_checkpoint, load_parameters
 from pm_neural.fitting.checks import check_dtype, check_integer, check_learnable, check_number, check_parameters
 from pm_neural.fitting.draws import draws_as_datatree
-from pm_neural.fitting.early_stopping import EarlyStopping
 from pm_neural.fitting.learner import Plan
-from pm_neural.fitting.loop import LoopOptions, check_validation, train
-from pm_neural.fitting.minibatch import Minibatches
-from pm_neural.fitting.optimizer import OptimizerFactory, make_ascent
-from pm_neural.fitting.schedule import check_schedule
+from pm_neural.fitting.loop import train
+from pm_neural.fitting.optimizer import make_ascent
+from pm_neural.fitting.options import FitOptions
 from pm_neural.fitting.threads import threads_for
 from pm_neural.training.restricted.chains import Chains
 from pm_neural.training.restricted.gradient import LikelihoodGradient
@@ -251,52 +249,28 @@ class RestrictedMachine(nn.Module):
     def _fit(
         self,
         X: ArrayLike | Tensor,
+        options: FitOptions,
         *,
-        epochs: int,
         method: str,
         k: int,
         n_chains: int | None,
         n_temperatures: int | None,
-        batch_size: int,
-        optimizer: str | torch.optim.Optimizer | OptimizerFactory,
-        learning_rate: float | None,
-        learning_rate_schedule: str,
         momentum: float,
-        centered: bool,
-        weight_decay: float,
-        sparsity_target: float | None,
-        sparsity_cost: float,
-        validation_data: ArrayLike | Tensor | None,
-        early_stopping: EarlyStopping | None,
-        measure_every: int | None,
-        checkpoint: str | os.PathLike[str] | None,
-        checkpoint_every: int,
-        resume: bool,
-        progressbar: bool,
-        random_seed: int | np.random.Generator | None,
         own_rates: Mapping[str, tuple[nn.Parameter, float | None]] = MappingProxyType({}),
         max_gradient_norm: float | None = None,
+        **of_gradient: Any,
     ) -> xr.Dataset:
-        """Train, as the subclasses' `fit` say; `own_rates` are those of `make_ascent`."""
+        """Train, as the subclasses' `fit` say; `own_rates` are those of `make_ascent`, the rest is for the gradient."""
         data_rows = self._check_visible(X, "X")
         check_learnable({"W": self.W, "a": self.a, "b": self.b})
-        check_validation(validation_data, early_stopping)
-        validation = None if validation_data is None else self._check_visible(validation_data, "validation_data")
-        options = LoopOptions(
-            epochs=epochs,
-            measure_every=measure_every,
-            early_stopping=early_stopping,
-            checkpoint=checkpoint,
-            checkpoint_every=checkpoint_every,
-            resume=resume,
-            progressbar=progressbar,
-        )
-        check_schedule(learning_rate_schedule)
-        batch_size = min(check_integer(batch_size, "batch_size", minimum=1), len(data_rows))
+        options.check_watched()
+        validation = options.validation_data
+        validation = None if validation is None else self._check_visible(validation, "validation_data")
+        batch_size = min(options.batch_size, len(data_rows))
         if max_gradient_norm is not None:
             max_gradient_norm = check_number(max_gradient_norm, "max_gradient_norm", minimum=0, exclusive=True)
 
-        rng = np.random.default_rng(random_seed)
+        rng = np.random.default_rng(options.random_seed)
         layers = self._layers(rng)
         backend = layers.backend
         negative_phase = make_negative_phase(
@@ -313,16 +287,13 @@ class RestrictedMachine(nn.Module):
             negative_phase,
             batch_size=batch_size,
             visible_mean=data_rows.mean(0),
-            centered=centered,
-            weight_decay=weight_decay,
-            sparsity_target=sparsity_target,
-            sparsity_cost=sparsity_cost,
+            **of_gradient,
         )
         ascent = make_ascent(
             backend,
             (self.W, self.a, self.b),
-            optimizer=optimizer,
-            learning_rate=learning_rate,
+            optimizer=options.optimizer,
+            learning_rate=options.learning_rate,
             default_learning_rate=self.default_learning_rate,
             momentum=momentum,
             own_rates=own_rates,
@@ -330,16 +301,7 @@ class RestrictedMachine(nn.Module):
         data = backend.floats(data_rows)
         self._initialize(data_rows, rng)
         gradient.start_from(data)
-        plan = Plan(
-            backend=backend,
-            minibatches=Minibatches(backend, data, batch_size=batch_size, rng=rng),
-            ascent=ascent,
-            learning_rate_schedule=learning_rate_schedule,
-            epochs=int(epochs),
-            rng=rng,
-            train=data_rows,
-            validation=validation,
-        )
+        plan = Plan.make(options, ascent, backend, data, data_rows, validation, rng)
         learner = RBMLearner(self, plan, gradient=gradient, max_gradient_norm=max_gradient_norm)
         with threads_for(batch_size * self.W.numel()):
             return train(learner, options)

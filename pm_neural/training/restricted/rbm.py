@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Unpack
 
 import numpy as np
 import torch
@@ -14,8 +13,7 @@ from torch.nn import functional
 
 from pm_neural.fitting.backend import backend_for
 from pm_neural.fitting.checks import check_binary
-from pm_neural.fitting.early_stopping import EarlyStopping
-from pm_neural.fitting.optimizer import OptimizerFactory
+from pm_neural.fitting.options import FitArguments, FitOptions, takes_fit_options
 from pm_neural.training.restricted.chains import BitChains, Chains, LayerChains
 from pm_neural.training.restricted.gradient import BernoulliGradient
 from pm_neural.training.restricted.layers import BernoulliLayers
@@ -200,32 +198,21 @@ class RBM(RestrictedMachine):
 
     @torch.inference_mode(False)
     @torch.no_grad()
+    @takes_fit_options(epochs=1000, batch_size=10)
     def fit(
         self,
         X: ArrayLike | Tensor,
         *,
-        epochs: int = 1000,
         method: Literal["cd", "pcd", "pt"] = "pcd",
         k: int = 1,
         n_chains: int | None = None,
         n_temperatures: int | None = None,
-        batch_size: int = 10,
-        optimizer: Literal["sgd"] | torch.optim.Optimizer | OptimizerFactory = "sgd",
-        learning_rate: float | None = None,
-        learning_rate_schedule: Literal["constant", "linear", "cosine"] = "cosine",
         momentum: float = 0.0,
         centered: bool = True,
         weight_decay: float = 1.5e-3,
         sparsity_target: float | None = None,
         sparsity_cost: float = 0.1,
-        validation_data: ArrayLike | Tensor | None = None,
-        early_stopping: EarlyStopping | None = None,
-        measure_every: int | None = None,
-        checkpoint: str | os.PathLike[str] | None = None,
-        checkpoint_every: int = 10,
-        resume: bool = False,
-        progressbar: bool = True,
-        random_seed: int | np.random.Generator | None = None,
+        **options: Unpack[FitArguments],
     ) -> xr.Dataset:
         """Train by stochastic gradient ascent on the log-likelihood.
 
@@ -239,8 +226,6 @@ class RBM(RestrictedMachine):
         Parameters
         ----------
         X : array of 0 and 1, (n_images, n_visible)
-        epochs : int
-            Passes over the data. The default suits small data sets, some thousand images.
         method : {"pcd", "cd", "pt"}
             Where the model's states come from: chains that persist from update to update
             (persistent contrastive divergence [2]_), k sweeps from the minibatch itself
@@ -252,8 +237,6 @@ class RBM(RestrictedMachine):
             Persistent chains, or ladders of tempered ones; by default as many as `batch_size`.
         n_temperatures : int, optional
             For ``"pt"``: inverse temperatures, evenly from 1 to 0; by default 10.
-        batch_size : int
-            Images per update.
         optimizer : "sgd", torch.optim.Optimizer, or callable
             Gradient ascent with `momentum`, an optimizer of this module's parameters, or what makes
             one of them, such as ``torch.optim.Adam``.
@@ -278,19 +261,6 @@ class RBM(RestrictedMachine):
         early_stopping : EarlyStopping, optional
             When the free-energy gap ends training; the parameters then go back to those of the last
             look within the tolerance.
-        measure_every : int, optional
-            Epochs from one look at the model to the next; by default there are about 100 looks.
-        checkpoint : path-like, optional
-            A file that holds all of the training's state, written every `checkpoint_every` epochs
-            and at the end. It replaces a file of that name, at once: no crash leaves half of it.
-        checkpoint_every : int
-            Epochs.
-        resume : bool
-            Go on from `checkpoint` if that file exists, with the same arguments otherwise. On the
-            CPU the result is that of an uninterrupted run, bit for bit; `random_seed` is then the
-            checkpoint's.
-        progressbar : bool
-        random_seed : int or Generator, optional
 
         Returns
         -------
@@ -337,28 +307,16 @@ class RBM(RestrictedMachine):
         """
         return self._fit(
             X,
-            epochs=epochs,
+            FitOptions(**options),
             method=method,
             k=k,
             n_chains=n_chains,
             n_temperatures=n_temperatures,
-            batch_size=batch_size,
-            optimizer=optimizer,
-            learning_rate=learning_rate,
-            learning_rate_schedule=learning_rate_schedule,
             momentum=momentum,
             centered=centered,
             weight_decay=weight_decay,
             sparsity_target=sparsity_target,
             sparsity_cost=sparsity_cost,
-            validation_data=validation_data,
-            early_stopping=early_stopping,
-            measure_every=measure_every,
-            checkpoint=checkpoint,
-            checkpoint_every=checkpoint_every,
-            resume=resume,
-            progressbar=progressbar,
-            random_seed=random_seed,
         )
 
     def _initial_weight_sd(self) -> float:
