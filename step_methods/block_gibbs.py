@@ -18,11 +18,10 @@ from step_methods._variables import Variables
 from step_methods.checks import at_least
 from step_methods.gibbs import gaussian, gaussian_restricted, pairwise, restricted  # noqa: F401 - registers samplers
 from step_methods.kernels.vectors.random import fill_integers
-from step_methods.network import reduced_of, sampler_of
+from step_methods.network import sampler_of
 from step_methods.reading.blocks import Blocks, blocks_by_name, parse_blocks
-from step_methods.reading.evidence import read_evidence
 from step_methods.reading.layers import is_layer
-from step_methods.reading.readers import NetworkReader, read_networks
+from step_methods.reduced.reduced import ReducedNetwork
 from step_methods.sampler import Decisions, Numbers, Sampler, Scan
 from step_methods.stepping import NetworkStep, NetworkStepState, make_room
 
@@ -150,7 +149,7 @@ class BlockGibbs(NetworkStep):
         **NetworkStep.start_stats,
     }
     _state_class = NetworkStepState
-    _sweeps_option = "sweeps_per_draw"
+    sweeps_option = "sweeps_per_draw"
 
     def __init__(
         self,
@@ -169,7 +168,7 @@ class BlockGibbs(NetworkStep):
         if order not in ("fixed", "random"):
             raise ValueError(f"order must be 'fixed' or 'random', got {order!r}")
         self.order = order
-        self._set_up(
+        self.set_up(
             vars,
             model=model,
             rng=rng,
@@ -184,26 +183,16 @@ class BlockGibbs(NetworkStep):
         compile_kwargs: Mapping[str, Any] | None,
         point: PointType,
     ) -> None:
-        model = self.model
-        rvs = [model.values_to_rvs[value] for value in self.vars]
-        updated = {value.name: value for value in self.vars}
-        readers = read_networks(model, rvs, point, compile_kwargs)
-        self._layers = {name: layer for reader in readers for name, layer in reader.free_layers.items()}
-        self._values = {name: layer.values for name, layer in self._layers.items()}
-        self._check_values(point)
-        own_blocks = self._read_blocks(blocks)
-        self._samplers: list[Sampler] = []
-        for reader in readers:
-            evidence = read_evidence(model, reader, updated, point, compile_kwargs)
-            reduced = reduced_of(reader.network, reader, set(updated), evidence)
-            self._samplers.append(sampler_of(reduced, own_blocks, self.stages_in_random_order))
-        # Networks that a term joins are updated in turn within every sweep, otherwise one after the other.
-        self._joined = _joins_networks(readers)
+        networks = self.read_networks(point, compile_kwargs)
+        own_blocks = self._read_blocks(blocks, networks)
+        self.samplers: list[Sampler] = [
+            sampler_of(network, own_blocks, self.stages_in_random_order) for network in networks
+        ]
         self._fixed_turns = self._sweep_in_turn()
-        for sampler in self._samplers:
+        for sampler in self.samplers:
             sampler.read(point)
-        self._n_units = sum(sampler.reduced.n_units for sampler in self._samplers)
-        self._first_block = np.cumsum([0, *(sampler.n_blocks for sampler in self._samplers)])
+        self._n_units = sum(sampler.reduced.n_units for sampler in self.samplers)
+        self._first_block = np.cumsum([0, *(sampler.n_blocks for sampler in self.samplers)])
         self._decisions: Decisions | None = None
 
     def _start(self, rng: np.random.Generator) -> None:
@@ -220,27 +209,27 @@ class BlockGibbs(NetworkStep):
         energies: dict[int, float] = {}
         n_changed = 0
         for i, scan in turns:
-            sampler = self._samplers[i]
+            sampler = self.samplers[i]
             if sampler.reduced.changes:
                 sampler.read(new_point)
             old, new = make_room(sampler.reduced, new_point)
             energies[i], changed = sampler.draw(old, new, scan, self.stream)
             n_changed += changed
-        if len(turns) > len(self._samplers):
-            discrete = [name for name in self._updated() if self._values[name]]
+        if len(turns) > len(self.samplers):
+            discrete = [name for name in self._updated() if self.values[name]]
             n_changed = sum(int(np.count_nonzero(new_point[name] != point[name])) for name in discrete)
         stats = {
             "network_energy": sum(energies.values()),
             "flip_rate": n_changed / max(self._n_units, 1),
-            **self._told(point, new_point),
+            **self.count_draw(point, new_point),
         }
         return new_point, [stats]
 
     def _sweep_in_turn(self) -> list[tuple[int, Scan]]:
         """Return which sampler's turn it is, and how many sweeps it makes, in a fixed order."""
-        n_rounds = self.sweeps_per_draw if self._joined else 1
-        sweeps = 1 if self._joined else self.sweeps_per_draw
-        turns: list[tuple[int, Scan]] = [(i, sweeps) for i in range(len(self._samplers))]
+        n_rounds = self.sweeps_per_draw if self.joined else 1
+        sweeps = 1 if self.joined else self.sweeps_per_draw
+        turns: list[tuple[int, Scan]] = [(i, sweeps) for i in range(len(self.samplers))]
         return turns * n_rounds
 
     def _draw_picks(self) -> np.ndarray:
@@ -257,9 +246,9 @@ class BlockGibbs(NetworkStep):
         """
         sampler_of = np.searchsorted(self._first_block, picks, side="right") - 1
         blocks = picks - self._first_block[sampler_of]
-        if not self._joined:
-            return [(i, blocks[sampler_of == i]) for i in range(len(self._samplers))]
-        idle = [(i, blocks[:0]) for i in range(len(self._samplers)) if i not in sampler_of]
+        if not self.joined:
+            return [(i, blocks[sampler_of == i]) for i in range(len(self.samplers))]
+        idle = [(i, blocks[:0]) for i in range(len(self.samplers)) if i not in sampler_of]
         runs = groupby(zip(sampler_of.tolist(), blocks.tolist(), strict=True), key=lambda pick: pick[0])
         return idle + [(i, np.array([block for _, block in run], np.int64)) for i, run in runs]
 
@@ -338,7 +327,7 @@ class BlockGibbs(NetworkStep):
     @property
     def n_networks(self) -> int:
         """Number of networks that are swept by turns."""
-        return len(self._samplers)
+        return len(self.samplers)
 
     def numbers_of_network(self, network: int, point: PointType) -> tuple[list[str], Numbers]:
         """Return what the random numbers of a sweep of one network are about.
@@ -357,7 +346,7 @@ class BlockGibbs(NetworkStep):
         numbers : Numbers
             Units are counted through the raveled values of these variables; −1 stands for auxiliary ones.
         """
-        sampler = self._samplers[network]
+        sampler = self.samplers[network]
         self._read_for(network, point)
         return list(sampler.reduced.updated), sampler.numbers()
 
@@ -380,7 +369,7 @@ class BlockGibbs(NetworkStep):
         """
         _, scan = self._one_sweep()[network]
         new_point = point.copy()
-        sampler = self._samplers[network]
+        sampler = self.samplers[network]
         self._read_for(network, new_point)
         old, new = make_room(sampler.reduced, new_point)
         return new_point, np.array(sampler.force_numbers(old, new, scan, iter(numbers.tolist())))
@@ -388,7 +377,7 @@ class BlockGibbs(NetworkStep):
     def decisions_of_a_step(self) -> tuple[list[str], np.ndarray]:
         """Return the unit of each decision that `forced_step` makes in a fixed order, as in `numbers_of_network`."""
         units, first = {}, 0
-        for i, sampler in enumerate(self._samplers):
+        for i, sampler in enumerate(self.samplers):
             own, _ = sampler.decisions()
             units[i] = np.where(own < 0, -1, own + first)
             first += sampler.reduced.n_units
@@ -401,7 +390,7 @@ class BlockGibbs(NetworkStep):
         new_point = point.copy()
         probabilities: list[float] = []
         for i, scan in turns:
-            sampler = self._samplers[i]
+            sampler = self.samplers[i]
             self._read_for(i, new_point)
             old, new = make_room(sampler.reduced, new_point)
             probabilities += sampler.force(old, new, scan, decisions)
@@ -409,7 +398,7 @@ class BlockGibbs(NetworkStep):
 
     def _read_for(self, network: int, point: PointType) -> None:
         """Read parameters and evidence that change; of the many forced runs from one point, only the first does."""
-        sampler = self._samplers[network]
+        sampler = self.samplers[network]
         if sampler.reduced.changes:
             read_at = b"".join(np.asarray(point[name]).tobytes() for name in sampler.reduced.inputs)
             if self._read_at.get(network) != read_at:
@@ -419,15 +408,15 @@ class BlockGibbs(NetworkStep):
     def _one_sweep(self) -> list[tuple[int, Scan]]:
         """Return the turns of a sweep that updates every block once."""
         if self.order == "fixed":
-            return [(i, 1) for i in range(len(self._samplers))]
-        return [(i, np.arange(sampler.n_blocks)) for i, sampler in enumerate(self._samplers)]
+            return [(i, 1) for i in range(len(self.samplers))]
+        return [(i, np.arange(sampler.n_blocks)) for i, sampler in enumerate(self.samplers)]
 
     def _decisions_of_a_sweep(self) -> Decisions:
         """Return the unit and the stage of each decision of a sweep, over all samplers."""
         if self._decisions is None:
             all_units, all_stages = [], []
             n_units = n_stages = 0
-            for sampler in self._samplers:
+            for sampler in self.samplers:
                 units, stages = sampler.decisions()
                 all_units.append(np.where(units < 0, -1, units + n_units))
                 all_stages.append(stages + n_stages)
@@ -438,7 +427,7 @@ class BlockGibbs(NetworkStep):
 
     def _updated(self) -> Iterator[str]:
         """Yield the variables in the order in which the samplers concatenate them."""
-        for sampler in self._samplers:
+        for sampler in self.samplers:
             yield from sampler.reduced.updated
 
     def _bits(self, point: PointType) -> np.ndarray:
@@ -448,7 +437,7 @@ class BlockGibbs(NetworkStep):
         )
 
     def _two_values(self, name: str) -> tuple[int, int]:
-        values = self._values[name]
+        values = self.values[name]
         assert values is not None  # decisions between other values cannot be forced, which their samplers say
         low, high = values
         return low, high
@@ -465,18 +454,16 @@ class BlockGibbs(NetworkStep):
             start += value.size
         return new_point
 
-    def _read_blocks(self, blocks: Blocks | Mapping[str, Blocks] | None) -> dict[str, list[np.ndarray]]:
+    def _read_blocks(
+        self, blocks: Blocks | Mapping[str, Blocks] | None, networks: Sequence[ReducedNetwork]
+    ) -> dict[str, list[np.ndarray]]:
         """Return the blocks that were given, by the names of value variables."""
-        layers = {layer.name: layer for var in self.vars if (layer := self._layers[var.name]).value_name}
+        free = {name: layer for network in networks for name, layer in network.reader.free_layers.items()}
+        layers = {free[var.name].name: free[var.name] for var in self.vars}
         return {
             str(layers[name].value_name): parse_blocks(own, layers[name].read()[1], name)
             for name, own in blocks_by_name(blocks, list(layers)).items()
         }
-
-    @classmethod
-    def takes(cls, rv: Variable) -> bool:
-        """Whether a free random variable is for this step method where none is named."""
-        return is_layer(rv)
 
     @staticmethod
     def competence(var: Variable, has_grad: bool = False) -> Competence:
@@ -495,23 +482,3 @@ def _force_picks(n_blocks: int, n_picks: int, decisions: Iterator[int]) -> tuple
                 picks[k] = block
                 break
     return picks, probabilities
-
-
-def _joins_networks(readers: Sequence[NetworkReader]) -> bool:
-    """Whether a term depends on two of the networks; raise if it depends on both layers of one."""
-    seen: set[Variable] = set()
-    joined = False
-    for reader in readers:
-        own: set[Variable] = set()
-        for terms in reader.terms.values():
-            if both := own & set(terms):
-                names = ", ".join(repr(term.name) for term in both)
-                raise ValueError(
-                    f"the term {names} of the model depends on both layers of {reader.name!r}, which are then not "
-                    "independent given each other: give each of them a BlockGibbs of its own, as blocked=False does "
-                    "(in pm.sample: block_gibbs={'blocked': False})"
-                )
-            own |= set(terms)
-        joined = joined or bool(seen & own)
-        seen |= own
-    return joined

@@ -57,7 +57,7 @@ class _GradientStep(ProgressColumns, ChosenVariables, BlockedStep):
     """
 
     progress_columns: ClassVar[dict] = {
-        "step_size": ("Step size", "0.2g"),
+        "step_size": ("Step size (variance)", "0.2g"),
         "acceptance_rate": ("Acceptance", "0.2f"),
     }
     stats_dtypes_shapes: ClassVar[dict] = {
@@ -214,7 +214,7 @@ class LangevinState(GradientStepState):
 
 
 class Langevin(_GradientStep):
-    r"""Langevin dynamics: exact with the accept step (MALA), BIASED with ``adjusted=False``.
+    r"""Langevin dynamics with steps of variance `step_size`: exact with the accept step (MALA), else BIASED.
 
     For a log-density log p with gradient, in the unconstrained space that PyMC's transforms lead to, propose
 

@@ -196,7 +196,7 @@ class NeuralSampling(NetworkStep):
         **NetworkStep.start_stats,
     }
     _state_class = NeuralSamplingState
-    _sweeps_option = "steps_per_draw"
+    sweeps_option = "steps_per_draw"
 
     def __init__(
         self,
@@ -225,7 +225,7 @@ class NeuralSampling(NetworkStep):
             raster: dict[str, Any] = {"spike_raster": (object, [])}
             self.__dict__["stats_dtypes_shapes"] = self.stats_dtypes_shapes | raster
             self.stats_dtypes = [{name: kind for name, (kind, _) in self.stats_dtypes_shapes.items()}]
-        self._set_up(
+        self.set_up(
             vars,
             model=model,
             rng=rng,
@@ -239,7 +239,7 @@ class NeuralSampling(NetworkStep):
         rvs = [model.values_to_rvs[value] for value in self.vars]
         readers = read_networks(model, [rv for rv in rvs if is_layer(rv)], point, compile_kwargs)
         values = {value.name: _values_of(rv) for value, rv in zip(self.vars, rvs, strict=True)}
-        self._values = dict(values)
+        self.values = dict(values)
         self._check_values(point)
         self.neurons_of: dict[str, range] = {}
         first_number = {}
@@ -248,7 +248,7 @@ class NeuralSampling(NetworkStep):
             first_number[value.name] = n_neurons
             self.neurons_of[value.name] = range(n_neurons, n_neurons := n_neurons + point[value.name].size)
 
-        self._samplers: list[_Sampler] = []
+        self.samplers: list[_Sampler] = []
         self._terms: list[set[Variable]] = []
         updated = {value.name: value for value in self.vars}
         for reader in readers:
@@ -261,10 +261,10 @@ class NeuralSampling(NetworkStep):
                 continue
             sampler.read(point)
             n_neurons += sampler.n_neurons - sum(point[name].size for name in reduced.updated)
-            self._samplers.append(sampler)
+            self.samplers.append(sampler)
             own_rvs = {model.values_to_rvs[updated[name]] for name in reduced.updated}
             self._terms.append(own_rvs.union(*reader.terms.values()))
-        by_network = {name for sampler in self._samplers for name in sampler.reduced.updated}
+        by_network = {name for sampler in self.samplers for name in sampler.reduced.updated}
         self.through_logp = tuple(name for name in updated if name not in by_network)
         if self.through_logp:
             if self.dynamics.order == "blocks":
@@ -275,21 +275,21 @@ class NeuralSampling(NetworkStep):
             units = {updated[name]: values[name] for name in self.through_logp}
             through_logp = ReducedLogp(model, units, point, self.dynamics.tau, compile_kwargs)
             through_logp.read(point)
-            self._samplers.append(SpikingLogp(through_logp, self.dynamics, first_number))
+            self.samplers.append(SpikingLogp(through_logp, self.dynamics, first_number))
             self._terms.append(through_logp.terms)
-        self._n_neurons = sum(sampler.n_neurons for sampler in self._samplers)
+        self._n_neurons = sum(sampler.n_neurons for sampler in self.samplers)
         # Networks that a term joins are updated in turn, for at most one step or refractory period each.
-        self._joined = sum(map(len, self._terms)) > len(set().union(*self._terms))
-        self._n_rounds = math.ceil(self.steps_per_draw) if self._joined else 1
+        self.joined = sum(map(len, self._terms)) > len(set().union(*self._terms))
+        self._n_rounds = math.ceil(self.steps_per_draw) if self.joined else 1
 
     @property
     def neurons(self) -> list[Any]:
         """The state of all neurons: their refractory counters, and what auxiliary ones were drawn with."""
-        return [sampler.state for sampler in self._samplers]
+        return [sampler.state for sampler in self.samplers]
 
     @neurons.setter
     def neurons(self, states: list[Any]) -> None:
-        for sampler, state in zip(self._samplers, states, strict=True):
+        for sampler, state in zip(self.samplers, states, strict=True):
             sampler.state = state
 
     def step(self, point: PointType) -> tuple[PointType, StatsType]:
@@ -300,7 +300,7 @@ class NeuralSampling(NetworkStep):
         recorder = Recorder(self.record_spikes)
         source = RandomDecisions(self.rng)
         duration = self.steps_per_draw / self._n_rounds
-        energies = [0.0] * len(self._samplers)
+        energies = [0.0] * len(self.samplers)
         for round_ in range(self._n_rounds):
             recorder.start = round_ * duration if self.dynamics.continuous else round_ * int(duration)
             for i, sampler, old, new in self._each_sampler(new_point):
@@ -310,7 +310,7 @@ class NeuralSampling(NetworkStep):
             "spikes": recorder.n_spikes,
             "rate": recorder.n_spikes / (self._n_neurons * periods),
             "network_energy": sum(energies),
-            **self._told(point, new_point),
+            **self.count_draw(point, new_point),
         }
         if self.record_spikes:
             stats["spike_raster"] = self._packed(recorder)
@@ -333,7 +333,7 @@ class NeuralSampling(NetworkStep):
 
         In random order the picks are stages, too, where each can be any neuron.
         """
-        return sum(sampler.n_stages for sampler in self._samplers) if self._has_stages else 1
+        return sum(sampler.n_stages for sampler in self.samplers) if self._has_stages else 1
 
     @property
     def stages_in_random_order(self) -> bool:
@@ -347,9 +347,9 @@ class NeuralSampling(NetworkStep):
 
     @property
     def _has_stages(self) -> bool:
-        if any(sampler.auxiliary for sampler in self._samplers):
+        if any(sampler.auxiliary for sampler in self.samplers):
             return False
-        n_populations = sum(sampler.n_populations for sampler in self._samplers)
+        n_populations = sum(sampler.n_populations for sampler in self.samplers)
         return self.dynamics.order != "random" or n_populations == 1
 
     def forced_stage(self, stage: int, point: PointType, bits: np.ndarray) -> tuple[PointType, np.ndarray]:
@@ -404,7 +404,7 @@ class NeuralSampling(NetworkStep):
 
     def _each_sampler(self, point: PointType) -> Iterator[tuple[int, _Sampler, Units, Units]]:
         """Go through the samplers; each gets old units and room for new ones, which the point then holds."""
-        for i, sampler in enumerate(self._samplers):
+        for i, sampler in enumerate(self.samplers):
             if sampler.reduced.changes:
                 sampler.read(point)
             yield i, sampler, *make_room(sampler.reduced, point)
@@ -426,11 +426,6 @@ class NeuralSampling(NetworkStep):
     def takes(cls, rv: Variable) -> bool:
         """Whether a free random variable is for this step method where none is named."""
         return two_values(rv) is not None
-
-    @staticmethod
-    def competence(var: Variable, has_grad: bool = False) -> Competence:
-        """INCOMPATIBLE with everything, so that it is only used where it is asked for."""
-        return Competence.INCOMPATIBLE
 
 
 class EnergyGibbs(NeuralSampling):

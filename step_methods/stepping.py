@@ -10,16 +10,20 @@ import numpy as np
 from pymc.blocking import PointType
 from pymc.model import Model, modelcontext
 from pymc.stats.convergence import SamplerWarning, WarningType
-from pymc.step_methods.compound import BlockedStep, StepMethodState
+from pymc.step_methods.compound import BlockedStep, Competence, StepMethodState
 from pymc.step_methods.state import dataclass_state
 from pymc.util import RandomGenerator, get_random_generator, get_value_vars_from_user_vars
+from pytensor.graph.basic import Variable
 
 from step_methods._progress import ProgressColumns
 from step_methods._variables import ChosenVariables, Variables
 from step_methods.kernels.vectors.random import seed_stream
+from step_methods.network import reduced_of
 from step_methods.reading.default_starts import DefaultStarts
-from step_methods.reading.layers import check_units, free_variable
-from step_methods.reduced.reduced import Reduced
+from step_methods.reading.evidence import read_evidence
+from step_methods.reading.layers import check_units, free_variable, is_layer
+from step_methods.reading.readers import NetworkReader, read_networks
+from step_methods.reduced.reduced import Reduced, ReducedNetwork
 from step_methods.sampler import Units
 
 __all__ = ["NetworkStep", "NetworkStepState", "make_room"]
@@ -55,7 +59,7 @@ class NetworkStep(ProgressColumns, ChosenVariables, BlockedStep):
     Each chain starts from a state of its own: the first draw begins from coins where the point has PyMC's default
     start. The step says where it cannot move from its state.
 
-    A subclass gives `_set_up` what reads the model and makes `_samplers` of it.
+    A subclass gives `set_up` what reads the model and makes `samplers` of it.
 
     Attributes
     ----------
@@ -74,14 +78,14 @@ class NetworkStep(ProgressColumns, ChosenVariables, BlockedStep):
     }
 
     # The argument that says how many sweeps there are between two draws.
-    _sweeps_option: ClassVar[str]
-    _samplers: Sequence[_Sampler]
+    sweeps_option: ClassVar[str]
+    samplers: Sequence[_Sampler]
     # The values of a variable's units, by its name; None for real ones.
-    _values: dict[str, tuple[int, ...] | None]
+    values: dict[str, tuple[int, ...] | None]
     # Whether a term of the model depends on units of several samplers.
-    _joined: bool
+    joined: bool
 
-    def _set_up(
+    def set_up(
         self,
         vars: Variables,
         *,
@@ -103,24 +107,57 @@ class NetworkStep(ProgressColumns, ChosenVariables, BlockedStep):
             self._check_start(point)
         self._start(get_random_generator(rng))
 
+    def read_networks(self, point: PointType, compile_kwargs: Mapping[str, Any] | None) -> list[ReducedNetwork]:
+        """Read the networks of the step's variables; return what is left to sample of them, in their order.
+
+        Sets `values` and `joined`.
+
+        Raises
+        ------
+        ValueError
+            See `read_networks` and `read_evidence` of `step_methods.reading`; also if a unit has none of its values at
+            the point.
+        """
+        updated = {value.name: value for value in self.vars}
+        rvs = [self.model.values_to_rvs[value] for value in self.vars]
+        readers = read_networks(self.model, rvs, point, compile_kwargs)
+        self.values = {name: layer.values for reader in readers for name, layer in reader.free_layers.items()}
+        self._check_values(point)
+        networks = []
+        for reader in readers:
+            evidence = read_evidence(self.model, reader, updated, point, compile_kwargs)
+            networks.append(reduced_of(reader.network, reader, set(updated), evidence))
+        self.joined = _joins_networks(readers)
+        return networks
+
     @property
     def n_sweeps(self) -> int:
         """How many sweeps there are between two draws."""
-        return getattr(self, self._sweeps_option)
+        return getattr(self, self.sweeps_option)
 
     def with_one_sweep(self) -> Self:
         """Return a step that is the same, but makes one sweep between two draws."""
         arguments, options = self.__getnewargs_ex__()
-        return type(self)(*arguments, **{**options, self._sweeps_option: 1})
+        return type(self)(*arguments, **{**options, self.sweeps_option: 1})
 
     @property
     def refractory_periods(self) -> dict[str, int]:
         """The refractory periods of variables whose units are spiking neurons, by name; see `Certifiable`."""
         return {}
 
+    @classmethod
+    def takes(cls, rv: Variable) -> bool:
+        """Whether a free random variable is for this step method where none is named."""
+        return is_layer(rv)
+
+    @staticmethod
+    def competence(var: Variable, has_grad: bool = False) -> Competence:
+        """INCOMPATIBLE with everything, so that it is only used where it is asked for."""
+        return Competence.INCOMPATIBLE
+
     def setup_chain(self, rng: RandomGenerator, tune: int, draws: int) -> None:
         """Seed the chain's stream, and read shared data anew."""
-        for sampler in self._samplers:
+        for sampler in self.samplers:
             sampler.start()
             if not sampler.reduced.changes:
                 sampler.read({})
@@ -138,14 +175,14 @@ class NetworkStep(ProgressColumns, ChosenVariables, BlockedStep):
         self._check_values(point)
         by_default = {str(var.name) for var in self.vars if self._defaults.holds(str(var.name), point)}
         start = point.copy()
-        for sampler in self._samplers:
+        for sampler in self.samplers:
             sampler.read(start)
             sampler.reduced.disperse(start, by_default, self.rng)
         self.start_hash = _hash_of(start, [str(var.name) for var in self.vars])
         return start
 
     def _check_values(self, point: Mapping[str, np.ndarray]) -> None:
-        for name, values in self._values.items():
+        for name, values in self.values.items():
             check_units(np.asarray(point[name]), values, f"the start value of {name!r}")
 
     def _check_start(self, point: Mapping[str, np.ndarray]) -> None:
@@ -166,10 +203,10 @@ class NetworkStep(ProgressColumns, ChosenVariables, BlockedStep):
         names = {str(var.name) for var in self.vars}
         if not others_first:
             names = {name for name in names if not self._defaults.holds(name, point)}
-        for sampler in self._samplers:
+        for sampler in self.samplers:
             sampler.reduced.check_start(point, names)
 
-    def _told(self, before: PointType, after: PointType) -> dict[str, Any]:
+    def count_draw(self, before: PointType, after: PointType) -> dict[str, Any]:
         """Count a draw, and return the statistics of the start."""
         self.n_draws += 1
         return {
@@ -199,19 +236,19 @@ class NetworkStep(ProgressColumns, ChosenVariables, BlockedStep):
 
     def _is_frozen(self, point: PointType) -> bool:
         looks = []
-        for sampler in self._samplers:
+        for sampler in self.samplers:
             sampler.read(point)
             looks.append(sampler.reduced.look(point, sampler.margin))
         if not all(certain for certain, _ in looks):
             return False
-        return any(free for _, free in looks) or (self._joined and self._hold_each_other(point))
+        return any(free for _, free in looks) or (self.joined and self._hold_each_other(point))
 
     def _hold_each_other(self, point: PointType) -> bool:
         """Whether what evidence excludes depends on other units of the step."""
-        for reduced in (sampler.reduced for sampler in self._samplers):
+        for reduced in (sampler.reduced for sampler in self.samplers):
             others = {
                 name: sum(values) - point[name]
-                for name, values in self._values.items()
+                for name, values in self.values.items()
                 if values is not None and name not in reduced.updated
             }
             logits = reduced.logits_at(point)
@@ -240,3 +277,23 @@ def _hash_of(point: Mapping[str, np.ndarray], names: Sequence[str]) -> int:
     for name in names:
         digest.update(np.ascontiguousarray(point[name]).tobytes())
     return int.from_bytes(digest.digest(), "little", signed=True)
+
+
+def _joins_networks(readers: Sequence[NetworkReader]) -> bool:
+    """Whether a term depends on two of the networks; raise if it depends on both layers of one."""
+    seen: set[Variable] = set()
+    joined = False
+    for reader in readers:
+        own: set[Variable] = set()
+        for terms in reader.terms.values():
+            if both := own & set(terms):
+                names = ", ".join(repr(term.name) for term in both)
+                raise ValueError(
+                    f"the term {names} of the model depends on both layers of {reader.name!r}, which are then not "
+                    "independent given each other: give each of them a BlockGibbs of its own, as blocked=False does "
+                    "(in pm.sample: block_gibbs={'blocked': False})"
+                )
+            own |= set(terms)
+        joined = joined or bool(seen & own)
+        seen |= own
+    return joined

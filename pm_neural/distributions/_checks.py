@@ -19,6 +19,7 @@ __all__ = [
     "check_shape",
     "finite_parameter",
     "known_value",
+    "machine_parameters",
     "real_data",
     "real_initval",
 ]
@@ -196,6 +197,39 @@ def binary_initval(
     if initval is None or isinstance(initval, str | Variable):
         return initval
     return binary_data(name, np.asarray(initval), event_shape, "initval", values)
+
+
+def machine_parameters(distribution: str, W: Any, *others: Any) -> tuple[Any, ...]:
+    """Return the parameters of a machine: as they are given, or those of a trained one in the place of the first.
+
+    Parameters
+    ----------
+    distribution : str
+        Its name, for errors.
+    W : tensor_like, or object with ``parameters_as_numpy()``
+    *others
+        The other parameters, None where they are not given.
+
+    Raises
+    ------
+    TypeError
+        If parameters are missing, or given beside a trained machine, or if that has other ones.
+    """
+    if not hasattr(W, "parameters_as_numpy"):
+        if any(other is None for other in others):
+            raise TypeError(
+                f"{distribution} needs all of its parameters, arrays beside W, or a trained machine in the place of W"
+            )
+        return W, *others
+    if any(other is not None for other in others):
+        raise TypeError(f"{distribution} takes a trained machine alone: it has parameters of its own")
+    parameters = W.parameters_as_numpy()
+    if len(parameters) != 1 + len(others):
+        raise TypeError(
+            f"{distribution} takes a machine with {1 + len(others)} parameters, got a {type(W).__name__} with "
+            f"{len(parameters)}"
+        )
+    return tuple(parameters)
 
 
 def check_length(argument: str, vector: TensorVariable, expected: int | None, axis: str, W: TensorVariable) -> None:

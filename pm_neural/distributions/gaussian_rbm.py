@@ -18,6 +18,7 @@ from pm_neural.distributions._checks import (
     check_shape,
     finite_parameter,
     known_value,
+    machine_parameters,
     real_data,
     real_initval,
 )
@@ -84,8 +85,9 @@ class GaussianRBM(Continuous):
 
     Parameters
     ----------
-    W : tensor_like of float, shape (..., n_visible, n_hidden)
-        Couplings, in units of v. Leading dimensions of the parameters are a batch of independent machines.
+    W : tensor_like of float, shape (..., n_visible, n_hidden); or trained machine
+        Couplings, in units of v. A `training.GaussianRBM`, or another object with ``parameters_as_numpy()``, stands for
+        all four parameters; they are copied. Leading dimensions of the parameters are a batch of independent machines.
     a : tensor_like of float, shape (..., n_visible)
         Biases of the visible units, in units of v.
     b : tensor_like of float, shape (..., n_hidden)
@@ -112,10 +114,11 @@ class GaussianRBM(Continuous):
         `initval` is not finite; if `observed` is masked everywhere; if `normalize` is unknown or impossible; if
         `n_sweeps` < 1.
     TypeError
-        If parameters or data are not real numbers.
+        If parameters or data are not real numbers; if parameters are missing, or given beside a trained machine.
 
     See Also
     --------
+    training.GaussianRBM : the machine of that name that is trained on data, by torch; this is the PyMC distribution.
     HiddenUnits : the hidden units given the visible ones.
 
     Notes
@@ -147,8 +150,11 @@ class GaussianRBM(Continuous):
 
     rv_type = GaussianRBMRV
 
-    def __new__(cls, name, W, a, b, sigma, *, normalize: Normalize = None, observed=None, initval=None, **kwargs):
+    def __new__(
+        cls, name, W, a=None, b=None, sigma=None, *, normalize: Normalize = None, observed=None, initval=None, **kwargs
+    ):
         """Register the distribution as a variable of the current model."""
+        W, a, b, sigma = machine_parameters("GaussianRBM", W, a, b, sigma)
         W = finite_parameter("W", W, 2)
         event_shape = W.type.shape[-2:-1]
         if observed is not None:
@@ -170,15 +176,16 @@ class GaussianRBM(Continuous):
     def dist(
         cls,
         W,
-        a,
-        b,
-        sigma,
+        a=None,
+        b=None,
+        sigma=None,
         *,
         normalize: Normalize = UNSAID,
         n_sweeps: int = 1000,
         **kwargs,
     ):
         """Make a variable that belongs to no model; `normalize` must be given."""
+        W, a, b, sigma = machine_parameters("GaussianRBM", W, a, b, sigma)
         W = finite_parameter("W", W, 2)
         a, b = (finite_parameter(argument, value, 1) for argument, value in (("a", a), ("b", b)))
         sigma = _positive_parameter("sigma", sigma)

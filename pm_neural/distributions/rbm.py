@@ -12,7 +12,7 @@ from pytensor.graph.basic import Variable
 from pytensor.tensor import TensorVariable
 from scipy.sparse import csr_array
 
-from pm_neural.distributions._checks import check_length, check_shape, finite_parameter
+from pm_neural.distributions._checks import check_length, check_shape, finite_parameter, machine_parameters
 from pm_neural.distributions._compiled_op import CompiledRV
 from pm_neural.distributions._draws import draw_hidden, draw_visible
 from pm_neural.distributions._units import BinaryUnits, as_float, loop_over_batch, on_support
@@ -91,8 +91,9 @@ class BernoulliRBM(BinaryUnits):
 
     Parameters
     ----------
-    W : tensor_like of float, shape (..., n_visible, n_hidden)
-        Couplings. Leading dimensions of the parameters are a batch of independent machines.
+    W : tensor_like of float, shape (..., n_visible, n_hidden); or trained machine
+        Couplings. Leading dimensions of the parameters are a batch of independent machines. A `training.RBM`, or
+        another object with ``parameters_as_numpy()``, stands for W, a and b; they are copied.
     a : tensor_like of float, shape (..., n_visible)
         Biases of the visible units.
     b : tensor_like of float, shape (..., n_hidden)
@@ -111,6 +112,8 @@ class BernoulliRBM(BinaryUnits):
 
     Raises
     ------
+    TypeError
+        If parameters are missing, or given beside a trained machine.
     ValueError
         If the parameters do not fit together or are not finite; if `observed` or `initval` is not 0 or 1; if
         `observed` is masked everywhere; if `normalize` is unknown or impossible; if `n_sweeps` < 1.
@@ -146,8 +149,9 @@ class BernoulliRBM(BinaryUnits):
 
     rv_type = BernoulliRBMRV
 
-    def __new__(cls, name, W, a, b, *, normalize: Normalize = None, **kwargs):
+    def __new__(cls, name, W, a=None, b=None, *, normalize: Normalize = None, **kwargs):
         """Register the distribution as a variable of the current model."""
+        W, a, b = machine_parameters("BernoulliRBM", W, a, b)
         W = finite_parameter("W", W, 2)
         return super().__new__(cls, name, W, a, b, event_shape=W.type.shape[-2:-1], normalize=normalize, **kwargs)
 
@@ -163,14 +167,15 @@ class BernoulliRBM(BinaryUnits):
     def dist(
         cls,
         W,
-        a,
-        b,
+        a=None,
+        b=None,
         *,
         normalize: Normalize = UNSAID,
         n_sweeps: int = 1000,
         **kwargs,
     ):
         """Make a variable that belongs to no model; `normalize` must be given."""
+        W, a, b = machine_parameters("BernoulliRBM", W, a, b)
         W, a, b = (
             finite_parameter("W", W, 2),
             finite_parameter("a", a, 1),

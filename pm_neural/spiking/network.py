@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, Unpack
 
@@ -342,20 +343,23 @@ class SamplingNetwork(nn.Module):
     def sample(
         self,
         n_chains: int = 32,
-        n_steps: int = 1000,
+        n_draws: int = 1000,
         *,
         target: Any = None,
         random_seed: int | np.random.Generator | None = None,
+        n_steps: int | None = None,
     ) -> DataTree:
         """Draw states of the readout neurons, one each step: approximate samples of what the network was trained for.
 
         Parameters
         ----------
-        n_chains, n_steps : int
-            Independent runs, and steps kept of each after 200 that are not.
+        n_chains, n_draws : int
+            Independent runs, and draws of each: its steps, after 200 that are not kept.
         target : optional
             A distribution as for `fit`, to compare the samples with.
         random_seed : int or Generator, optional
+        n_steps : int, optional
+            Deprecated name of `n_draws`.
 
         Returns
         -------
@@ -372,13 +376,16 @@ class SamplingNetwork(nn.Module):
             An argument is bad.
         """
         n_chains = check_integer(n_chains, "n_chains", minimum=1)
-        n_steps = check_integer(n_steps, "n_steps", minimum=1)
+        if n_steps is not None:
+            warnings.warn("n_steps is called n_draws now", DeprecationWarning, stacklevel=2)
+            n_draws = n_steps
+        n_draws = check_integer(n_draws, "n_draws", minimum=1)
         probabilities = None if target is None else self._target_of(target)
         stream = seed_stream(np.random.default_rng(random_seed))
         state = self.settled_state(n_chains, stream)
-        draws = np.empty((n_steps, n_chains, self.n_readout), dtype=np.int8)
+        draws = np.empty((n_draws, n_chains, self.n_readout), dtype=np.int8)
         chunk = max(1, _CHUNK_ROWS // n_chains)
-        for start in range(0, n_steps, chunk):
+        for start in range(0, n_draws, chunk):
             part = draws[start : start + chunk]
             traces = self(self._draw_inputs(len(part), n_chains, stream), state)
             part[...] = traces.refractory[..., : self.n_readout].cpu().numpy()

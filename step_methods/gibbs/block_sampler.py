@@ -26,11 +26,11 @@ class BlockSampler[AnyReduced: ReducedNetwork](ABC):
         """Number of blocks that are picked from in random order."""
 
     @abstractmethod
-    def _lay_out(self) -> None:
+    def lay_out(self) -> None:
         """Find the blocks of each part of the network, after its clamped units were read."""
 
     @abstractmethod
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         """Arrange the parameters for the kernels."""
 
     def start(self) -> None:
@@ -42,8 +42,8 @@ class BlockSampler[AnyReduced: ReducedNetwork](ABC):
         was_stale = self.reduced.is_stale
         if self.reduced.read(point):
             if was_stale:
-                self._lay_out()
-            self._prepare()
+                self.lay_out()
+            self.prepare()
 
     @abstractmethod
     def draw(self, old: Units, new: Units, scan: Scan, stream: np.ndarray) -> tuple[float, int]:

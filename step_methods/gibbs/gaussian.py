@@ -75,7 +75,7 @@ class GaussianSampler(BlockSampler[ReducedGaussian]):
     def _parts(self) -> Iterator[tuple[ReducedVector, _Layout]]:
         return zip(self.reduced.vectors, self._layouts, strict=True)
 
-    def _lay_out(self) -> None:
+    def lay_out(self) -> None:
         vectors = self.reduced.vectors
         numbers = self._number_blocks(np.stack([vector.free for vector in vectors]))
         n_blocks = int(numbers.max()) + 1
@@ -98,7 +98,7 @@ class GaussianSampler(BlockSampler[ReducedGaussian]):
             return np.where(free, np.cumsum(free, axis=-1) - 1, -1)
         return numbers_of_blocks(self._blocks, free.size).reshape(free.shape)
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         """Prepare the blocks of each new law; vectors that are alike, one after another, share them."""
         last: _Layout | None = None
         for vector, layout in self._parts():

@@ -64,14 +64,14 @@ class GaussianRestrictedSampler(BlockSampler[ReducedGaussianRestricted]):
         """Number of blocks that are picked from in random order: layers, auxiliary units along with the visible one."""
         return 2 if self._kernel == "draw_joint" else 1
 
-    def _lay_out(self) -> None:
+    def lay_out(self) -> None:
         W = self.reduced.parameters[0]
         self._prepared = []
         self._no_visible = np.empty(0, W.dtype)
         if self.reduced.has_auxiliary:
             self._scratch = np.zeros(W.shape[-1], np.int64)
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         logits = self.reduced.logits
         fresh = not self._prepared
         for i, (machine, own) in enumerate(zip(self.reduced.machines, self.reduced.of_machines, strict=True)):

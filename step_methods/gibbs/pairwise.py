@@ -92,7 +92,7 @@ class PairwiseSampler(BlockSampler[ReducedPairwise]):
     def _parts(self) -> Iterator[tuple[ReducedField, _Layout]]:
         return zip(self.reduced.fields, self._layouts, strict=True)
 
-    def _lay_out(self) -> None:
+    def lay_out(self) -> None:
         fields = self.reduced.fields
         numbers = self._number_blocks([field.free for field in fields])
         n_blocks = int(numbers.max()) + 1
@@ -131,7 +131,7 @@ class PairwiseSampler(BlockSampler[ReducedPairwise]):
             return prepare_in_order(couplings)
         return prepare_blocks(couplings, own_numbers)
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         """Nothing is to be done: the kernels take coupling and biases as they are."""
 
     def draw(self, old: Units, new: Units, scan: Scan, stream: np.ndarray) -> tuple[float, int]:

@@ -155,7 +155,7 @@ class RestrictedSampler(BlockSampler[ReducedRestricted]):
         whole = {name: [np.flatnonzero(layers[name].read()[1])] for name in reduced.updated if name not in self._blocks}
         return {**self._blocks, **whole}
 
-    def _lay_out(self) -> None:
+    def lay_out(self) -> None:
         """Give each machine the blocks of its units."""
         reduced = self.reduced
         machines = reduced.machines
@@ -181,7 +181,7 @@ class RestrictedSampler(BlockSampler[ReducedRestricted]):
             for machine, v, h in zip(machines, v_numbers, h_numbers, strict=True)
         ]
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         for i, machine in enumerate(self.reduced.machines):
             if self._blocks:
                 self._blocks_of[i].set_parameters(*machine.parameters)

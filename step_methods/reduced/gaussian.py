@@ -100,7 +100,7 @@ class ReducedGaussian(ReducedNetwork):
         self._batch: tuple[int, ...] = ()
         self.vectors: list[ReducedVector] = []
 
-    def _lay_out(self) -> None:
+    def lay_out(self) -> None:
         values, free = self.reader.visible.read()
         self._batch = values.shape[:-1]
         n_units = values.shape[-1]
@@ -112,7 +112,7 @@ class ReducedGaussian(ReducedNetwork):
             start, stop = stop, stop + int(row_free.sum())
             self.vectors.append(ReducedVector(row_free, row_values[~row_free].astype(np.float64), slice(start, stop)))
 
-    def _reduce(self, logits: Mapping[str, np.ndarray], *, parameters_are_new: bool) -> None:
+    def reduce(self, logits: Mapping[str, np.ndarray], *, parameters_are_new: bool) -> None:
         mean, covariance = self.parameters
         n_units = self.vectors[0].free.size
         means = np.broadcast_to(mean, (*self._batch, n_units)).reshape(-1, n_units)

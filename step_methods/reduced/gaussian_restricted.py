@@ -78,14 +78,14 @@ class ReducedGaussianRestricted(ReducedNetwork):
             start.reshape(-1)[machine.visible] = a + W @ h + sigma * rng.standard_normal(a.size)
         point[self.visible] = start
 
-    def _check_parameters(self) -> None:
+    def check_parameters(self) -> None:
         sigma = self.parameters[3]
         if not (sigma > 0).all():
             raise ValueError(
                 f"the standard deviations sigma of {self.name!r} must be positive, got {sigma[~(sigma > 0)].flat[0]}"
             )
 
-    def _lay_out(self) -> None:
+    def lay_out(self) -> None:
         W, a, b, sigma = self.parameters
         if sigma.shape[-1] != W.shape[-2]:
             raise ValueError(
@@ -94,7 +94,7 @@ class ReducedGaussianRestricted(ReducedNetwork):
             )
         self.machines = lay_out(self.reader, W.shape, a.shape, b.shape)
 
-    def _reduce(self, logits: Mapping[str, np.ndarray], *, parameters_are_new: bool) -> None:
+    def reduce(self, logits: Mapping[str, np.ndarray], *, parameters_are_new: bool) -> None:
         self.logits = logits.get(self.hidden or "")
         if not parameters_are_new:
             return

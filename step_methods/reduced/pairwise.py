@@ -119,7 +119,7 @@ class ReducedPairwise(ReducedNetwork):
             looks.append(look_at_units(couplings, field.coupling, field.biases, bits, all_units, none, bound))
         return all(certain for certain, _ in looks), any(free for _, free in looks)
 
-    def _lay_out(self) -> None:
+    def lay_out(self) -> None:
         values, free = self.reader.visible.read()
         self._batch = values.shape[: values.ndim - self._ndim]
         dtype = self.couplings.dtype
@@ -143,7 +143,7 @@ class ReducedPairwise(ReducedNetwork):
                 )
             )
 
-    def _reduce(self, logits: Mapping[str, np.ndarray], *, parameters_are_new: bool) -> None:
+    def reduce(self, logits: Mapping[str, np.ndarray], *, parameters_are_new: bool) -> None:
         if parameters_are_new:
             coupling, biases = self.parameters
             couplings = np.broadcast_to(coupling, self._batch).ravel()

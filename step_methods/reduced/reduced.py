@@ -90,7 +90,7 @@ class Reduced(ABC):
 class ReducedNetwork(Reduced):
     """What is left to sample of one network, which is a batch of one or more: its free units, all else folded in.
 
-    A subclass says of what parts it consists (`_lay_out`), and what their couplings and biases are (`_reduce`).
+    A subclass says of what parts it consists (`lay_out`), and what their couplings and biases are (`reduce`).
 
     Parameters
     ----------
@@ -129,14 +129,14 @@ class ReducedNetwork(Reduced):
         return self.reader.network.values
 
     @abstractmethod
-    def _lay_out(self) -> None:
+    def lay_out(self) -> None:
         """Read the clamped units, and find the parts of the batch."""
 
     @abstractmethod
-    def _reduce(self, logits: Mapping[str, np.ndarray], *, parameters_are_new: bool) -> None:
+    def reduce(self, logits: Mapping[str, np.ndarray], *, parameters_are_new: bool) -> None:
         """Fold clamps and evidence into the parameters of each part."""
 
-    def _check_parameters(self) -> None:
+    def check_parameters(self) -> None:
         """Raise if parameters that were read are impossible."""
 
     def start(self) -> None:
@@ -159,11 +159,11 @@ class ReducedNetwork(Reduced):
         parameters_are_new = self.is_stale or self.reader.parameters.changes
         if parameters_are_new:
             self.parameters = self.reader.parameters.read(point)
-            self._check_parameters()
+            self.check_parameters()
         if self.is_stale:
-            self._lay_out()
+            self.lay_out()
             self.is_stale = False
-        self._reduce(self.logits_at(point), parameters_are_new=parameters_are_new)
+        self.reduce(self.logits_at(point), parameters_are_new=parameters_are_new)
         return True
 
     def logits_at(self, point: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

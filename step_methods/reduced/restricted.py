@@ -135,10 +135,10 @@ class ReducedRestricted(ReducedNetwork):
             looks.append(look_at_units(TwoLayers(W), 1.0, np.concatenate([a, b]), ones, decided, auxiliary, bound))
         return all(certain for certain, _ in looks), any(free for _, free in looks)
 
-    def _lay_out(self) -> None:
+    def lay_out(self) -> None:
         self.machines = lay_out(self.reader, *(x.shape for x in self.parameters))
 
-    def _reduce(self, logits: Mapping[str, np.ndarray], *, parameters_are_new: bool) -> None:
+    def reduce(self, logits: Mapping[str, np.ndarray], *, parameters_are_new: bool) -> None:
         """Give each machine its couplings, biases and evidence; those that are alike share them."""
         W, a, b = self.parameters
         visible_logits, hidden_logits = logits.get(self.visible or ""), logits.get(self.hidden or "")

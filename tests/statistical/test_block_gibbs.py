@@ -177,6 +177,6 @@ def test_float32_models(parameters):
     with pytensor.config.change_flags(floatX="float32"), model_with(parameters) as model:
         step = pmn.BlockGibbs(model.free_RVs)
         idata = pm.sample(5000, tune=0, chains=2, cores=1, random_seed=10, step=step, **QUIET)
-    assert step._samplers[0]._rbms[0][0][0].dtype == np.float32
+    assert step.samplers[0]._rbms[0][0][0].dtype == np.float32
     exact = exact_marginals(parameters)
     np.testing.assert_allclose(idata.posterior["v"].mean(("chain", "draw")), exact.visible, atol=0.02)

@@ -271,7 +271,7 @@ def test_mistakes_in_blocks_are_found(rng, monkeypatch):
             assert not certify(step).invariant
         step = pmn.BlockGibbs([z], blocks=[[1], [0], [2]])
         assert certify(step).invariant
-        refill_sparse(step._samplers[0]._layouts[0].network[1], step._samplers[0].reduced.couplings[::-1])
+        refill_sparse(step.samplers[0]._layouts[0].network[1], step.samplers[0].reduced.couplings[::-1])
         assert not certify(step).invariant
 
 
@@ -279,7 +279,7 @@ def test_stages_see_whether_fields_follow_changes(rng, monkeypatch):
     """A step whose later networks do not hear of what the earlier ones did, although each of them alone is right."""
     _, step = make_step(rng, "joined", with_blocks=False)
     assert certify(step).passed
-    sampler = step._samplers[1]
+    sampler = step.samplers[1]
     read = sampler.read
     stale = []
 
@@ -295,7 +295,7 @@ def test_stages_see_whether_fields_follow_changes(rng, monkeypatch):
 def test_parameters_are_read_once_for_all_runs_from_a_point(rng, monkeypatch):
     model, step = make_step(rng, "evidence", with_blocks=False)
     reads = []
-    sampler = step._samplers[0]
+    sampler = step.samplers[0]
     read = sampler.read
     monkeypatch.setattr(sampler, "read", lambda point: (reads.append(1), read(point)))
     transition_matrix(step)

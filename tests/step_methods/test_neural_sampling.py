@@ -323,7 +323,7 @@ def test_relative_units_that_are_on_start_from_their_stationary_law(g, through_l
 
 def start_counters(step, point):
     """Return the counters that a chain starts with, before time goes by."""
-    (sampler,) = step._samplers
+    (sampler,) = step.samplers
     sampler.start()
     sampler.read(point)
     ones = point["z"] > 0
@@ -361,7 +361,7 @@ def test_setting_the_counters_of_units_that_are_on_to_tau_is_a_bias(rng):
 
 
 def counters_of(step):
-    return step._samplers[0].counters[0]
+    return step.samplers[0].counters[0]
 
 
 def test_units_that_are_on_at_the_start_get_uniform_counters(rng):
@@ -573,7 +573,7 @@ def test_any_binary_model_through_its_logp(rng, build):
         step = pmn.NeuralSampling(build(model, rng), tau=2, order=order, compile_kwargs=IN_PYTHON)
     assert set(step.through_logp) == {value.name for value in step.vars}
     for all_at_once in (False, True):
-        for gains in step._samplers[0].reduced.gains.values():
+        for gains in step.samplers[0].reduced.gains.values():
             gains.all_at_once = all_at_once
         certificate = pmn.diagnostics.certify(step)
         assert certificate.invariant, str(certificate)
@@ -598,7 +598,7 @@ def test_a_coin_that_decides_on_the_couplings_of_a_network(rng, certify):
         s = pmn.Ising("s", symmetric(rng, 2), rng.normal(size=2), coupling=1.0 + coin, normalize="exact")
         step = pmn.NeuralSampling([s, coin], tau=2, compile_kwargs=IN_PYTHON)
     assert step._n_rounds == 1
-    assert len(step._samplers) == 2
+    assert len(step.samplers) == 2
     certify(step, model.initial_point())
 
 
@@ -613,7 +613,7 @@ def test_the_logits_are_found_both_ways(rng):
     with pm.Model() as model:
         z = regression(model, rng)[0]
         step = pmn.NeuralSampling([z])
-    (gains,) = step._samplers[0].reduced.gains.values()
+    (gains,) = step.samplers[0].reduced.gains.values()
     logp = model.compile_logp(**IN_PYTHON)
     for bits in itertools.product((0, 1), repeat=3):
         point = {"z": np.array(bits)}
@@ -632,7 +632,7 @@ def test_a_parameter_out_of_bounds_excludes_one_state_alone(check_bounds):
         z = pm.Bernoulli("z", 0.5, shape=2)
         pm.Bernoulli("y", p=0.7 + 0.5 * z[0] + 0.1 * z[1], observed=1)
         step = pmn.NeuralSampling([z], compile_kwargs=IN_PYTHON)
-    (gains,) = step._samplers[0].reduced.gains.values()
+    (gains,) = step.samplers[0].reduced.gains.values()
     first = -np.inf if check_bounds else np.log(1.2 / 0.7)
     point = {"z": np.array([0, 0])}
     for logits in (gains.of_all(point), [gains.of_one(point, k) for k in (0, 1)]):
@@ -646,7 +646,7 @@ def test_a_unit_without_a_possible_value_is_an_error(wrong, all_at_once):
         z = pm.Bernoulli("z", 0.4, shape=2)
         pm.Potential("p", pm.math.switch(z[1] > -1, wrong, 0.0))
         step = pmn.NeuralSampling([z], tau=2, compile_kwargs=IN_PYTHON)
-    next(iter(step._samplers[0].reduced.gains.values())).all_at_once = all_at_once
+    next(iter(step.samplers[0].reduced.gains.values())).all_at_once = all_at_once
     with pytest.raises(ValueError, match="neither value of unit 0 of 'z' a probability"):
         step.step(model.initial_point())
 

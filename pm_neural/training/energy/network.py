@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+import warnings
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 import numpy as np
 import torch
@@ -372,8 +373,15 @@ class EnergyNetwork(EnergyWithBase):
 
     # Training
 
-    def load_checkpoint(self, path: str | os.PathLike[str]) -> None:
-        """Take the parameters that a checkpoint of `fit` holds.
+    @classmethod
+    def from_checkpoint(cls, path: str | os.PathLike[str], module: nn.Module) -> Self:
+        """Make the network that a checkpoint of `fit` holds.
+
+        Parameters
+        ----------
+        path : path-like
+        module : torch.nn.Module
+            Like the one that was trained, on the device where the network is to be; it takes the parameters.
 
         Raises
         ------
@@ -382,6 +390,22 @@ class EnergyNetwork(EnergyWithBase):
         ValueError
             The file is cut short or no checkpoint, or of another version or network.
         """
+        shape, mean, sd, *_ = load_checkpoint(path, kind=EnergyLearner.kind)["settings"]["network"]
+        base_mean, base_sd = (np.reshape(values, shape) for values in (mean, sd))
+        network = cls(module, tuple(shape), base_mean=base_mean, base_sd=base_sd)
+        network._load_checkpoint(path)
+        return network
+
+    def load_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Take the parameters that a checkpoint of `fit` holds; deprecated, see `from_checkpoint`."""
+        warnings.warn(
+            "EnergyNetwork.load_checkpoint is deprecated: use EnergyNetwork.from_checkpoint(path, module)",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        self._load_checkpoint(path)
+
+    def _load_checkpoint(self, path: str | os.PathLike[str]) -> None:
         state = load_checkpoint(path, kind=EnergyLearner.kind)
         if state["settings"]["network"] != self.description():
             raise ValueError(

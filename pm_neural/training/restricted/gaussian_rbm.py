@@ -44,6 +44,9 @@ class GaussianRBM(RestrictedMachine):
     :math:`p(v)` is a mixture of :math:`2^{n_\text{hidden}}` Gaussians of one and the same shape. Given the visible
     units, the hidden ones are 1 with probability :math:`\text{sigmoid}(b + (v / \sigma^2) W)` [1]_ [2]_.
 
+    This is what is trained on data; `pm_neural.GaussianRBM` is the PyMC distribution of its visible units, and takes
+    it as ``pmn.GaussianRBM("v", machine)``.
+
     A new one has W, a and b at zero. `fit` starts it from small random weights and the data's mean.
 
     Parameters

@@ -43,7 +43,7 @@ class RBM(RestrictedMachine):
     .. math:: E(v, h) = -a \cdot v - b \cdot h - v^\top W h, \qquad p(v, h) = e^{-E(v, h)} / Z
 
     A new one has all parameters at zero: fair coins. `fit` starts it from small random weights and
-    the data's log odds.
+    the data's log odds. ``pmn.BernoulliRBM("v", machine)`` is the PyMC distribution of its visible units.
 
     Parameters
     ----------

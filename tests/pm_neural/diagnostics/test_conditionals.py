@@ -193,7 +193,7 @@ def test_small_errors_are_found_beside_terms_in_float32(monkeypatch):
 def test_a_wrong_parameter_is_found(monkeypatch, make):
     with pm.Model():
         step = make(**({"tau": 2} if make is spiking_auxiliary else {}))
-    reduced = step._samplers[0].reduced
+    reduced = step.samplers[0].reduced
     reader = reduced.reader.parameters
     read = type(reader).read
     monkeypatch.setattr(type(reader), "read", lambda self, point: (1.1 * read(self, point)[0], *read(self, point)[1:]))

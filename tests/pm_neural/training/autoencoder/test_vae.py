@@ -165,7 +165,7 @@ def test_annealing_brackets_the_probability(random_vae, rng, options):
     """Both directions at 5 standard errors of 5 rows: a false alarm in 150,000."""
     vae = random_vae(**options)
     x = rng.integers(2, size=(5, 6))
-    forward = vae.annealed_log_likelihood(x, n_chains=400, n_steps=20, random_seed=rng)
+    forward = vae.annealed_log_likelihood(x, n_chains=400, n_steps=100, random_seed=rng)
     exact = quadrature(vae, x)
     for estimate in (forward, forward.reverse):
         assert (np.abs(estimate.per_row - exact) < 5 * estimate.per_row_error).all()

@@ -612,16 +612,20 @@ def test_early_stopping_brings_back_the_parameters_it_kept(fit):
 def test_a_checkpoint_gives_its_parameters_to_a_network_of_its_kind(fit, make_mlp, tmp_path):
     path = tmp_path / "network.safetensors"
     network, _ = fit(path)
-    other = EnergyNetwork(make_mlp(dtype=torch.float32), 2)
-    other.load_checkpoint(path)
+    other = EnergyNetwork.from_checkpoint(path, make_mlp(dtype=torch.float32))
     for p, q in zip(network.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=0, atol=0)
-    for wrong in (EnergyNetwork(make_mlp(width=5), 2), EnergyNetwork(make_mlp(dtype=torch.float32), 2, base_sd=2.0)):
-        with pytest.raises(ValueError, match="is that of another network"):
-            wrong.load_checkpoint(path)
+    with pytest.raises(ValueError, match="is that of another network"):
+        EnergyNetwork.from_checkpoint(path, make_mlp(width=5))
+    wider = EnergyNetwork(make_mlp(dtype=torch.float32), 2, base_sd=2.0)
+    with (
+        pytest.warns(DeprecationWarning, match="use EnergyNetwork.from_checkpoint"),
+        pytest.raises(ValueError, match="is that of another network"),
+    ):
+        wider.load_checkpoint(path)
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(ValueError, match="cut short"):
-        other.load_checkpoint(path)
+        EnergyNetwork.from_checkpoint(path, make_mlp())
 
 
 @pytest.mark.parametrize(
