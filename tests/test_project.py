@@ -32,3 +32,12 @@ def requirements():
 def test_every_dependency_has_a_tested_version(name):
     constraints = (ROOT / "constraints.txt").read_text()
     assert re.search(rf"^{re.escape(name)}==\S+$", constraints, re.MULTILINE)
+
+
+def test_numba_has_an_upper_bound_behind_the_version_that_is_tested():
+    """Kernels are built on internal parts of numba and LLVM, which a new version may change."""
+    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    (requirement,) = [name for name in dependencies if re.match(r"numba\b", name)]
+    tested = re.search(r"^numba==(\d+)\.(\d+)\.", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    bound = re.search(r"<(\d+)\.(\d+)$", requirement)
+    assert [int(part) for part in bound.groups()] == [int(tested[1]), int(tested[2]) + 1]

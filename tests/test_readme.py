@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/getting_started.md", "docs/exactness.md", "docs/extending.md")
+PAGES = ("README.md", "docs/getting_started.md", "docs/exactness.md", "docs/extending.md", "docs/kernels.md")
 
 
 @pytest.mark.slow

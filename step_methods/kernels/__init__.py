@@ -38,25 +38,7 @@
 `lif.sampling`          one run of noisy ones, with renewing synapses
 ======================= ============================================================================================
 
-How to write a kernel that can be certified
--------------------------------------------
-A step method is certified by the exact transition matrix of the kernel that it runs. For this a kernel comes twice,
-as two thin functions around one body:
-
-- ``name(..., state)`` changes the units in place and draws from the stream `state` (`random.seed_stream`);
-- ``name_forced(..., bits, probabilities)`` does the same, but takes its random decisions, in the order in which it
-  makes them, from `bits` (uint8), writes to `probabilities` (float64) the probability with which each would have come
-  out as 1, and returns how many decisions it made. Both arrays are at least as long as that.
-
-The body makes every random decision by `units.decide`, whose argument `source` is a `random.Stream` in the one and a
-`units.Forced` in the other. Both come from the same arithmetic, so a mistake in the body, in a field or in the sigmoid
-shows in the matrix: started from state i, the decisions d lead to one state j, and
-
-    T[i, j] = sum over all d that lead to j of the product of (p if d else 1 - p).
-
-The number of decisions may depend on those already made; it is found by forcing bits and looking at what is returned. A
-kernel with a random decision between more than two outcomes makes it from binary ones.
-
-A kernel must be given contiguous arrays and checked parameters. Fields may be infinite (the unit is then certain), but
-never NaN. Kernels allocate nothing and use one thread.
+The page "How to write a kernel" of the documentation says what they have in common. A kernel that makes random
+decisions comes twice, ``name`` and ``name_forced``, as two thin functions around one body: from the second, whose
+decisions are given and which notes their probabilities, the exact transition matrix is computed.
 """
