@@ -413,3 +413,15 @@ def test_a_sigma_that_becomes_negative(parameters):
     logp = model.compile_logp(vars=[model["v"]])
     assert np.isfinite(logp({"sigma": np.array([0.5, 1.0])}))
     assert logp({"sigma": np.array([0.5, -1.0])}) == -np.inf
+
+
+def test_a_trained_machine_stands_for_its_parameters():
+    training = pytest.importorskip("pm_neural.training")
+    machine = training.GaussianRBM(3, 2, sigma=0.5)
+    with pm.Model() as model:
+        pmn.GaussianRBM("v", machine)
+    given = [variable.eval() for variable in model["v"].owner.inputs[2:]]
+    for own, expected in zip(given, machine.parameters_as_numpy(), strict=True):
+        np.testing.assert_allclose(own, expected)
+    with pytest.raises(TypeError, match="takes a machine with 4 parameters, got a RBM with 3"):
+        pmn.GaussianRBM.dist(training.RBM(3, 2), normalize=None)

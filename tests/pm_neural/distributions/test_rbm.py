@@ -475,3 +475,39 @@ def test_hidden_units_of_a_function_of_the_visible_units(parameters):
         v = pmn.BernoulliRBM("v", *parameters)
         with pytest.raises(TypeError, match="visible units of a network"):
             pmn.HiddenUnits("h", 1 - v)
+
+
+# ---------------------------------------------------------------------------------- trained machines
+
+
+class Trained:
+    """What has parameters of its own, as a machine that was trained in torch."""
+
+    def __init__(self, *parameters):
+        self._parameters = parameters
+
+    def parameters_as_numpy(self):
+        return self._parameters
+
+
+def test_a_trained_machine_stands_for_its_parameters(parameters):
+    with pm.Model() as model:
+        pmn.BernoulliRBM("v", Trained(*parameters))
+        pmn.BernoulliRBM("w", *parameters)
+    for own, given in zip(model["v"].owner.inputs[2:], model["w"].owner.inputs[2:], strict=True):
+        np.testing.assert_array_equal(own.data, given.data)
+    dist = pmn.BernoulliRBM.dist(Trained(*parameters), normalize="exact")
+    np.testing.assert_array_equal(dist.owner.inputs[2].data, parameters[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (lambda W, a, b: (Trained(W, a, b), a, b), "takes a trained machine alone"),
+        (lambda W, a, b: (Trained(W, a, b, a), None, None), "takes a machine with 3 parameters, got a Trained with 4"),
+        (lambda W, a, b: (W, a, None), "needs all of its parameters"),
+    ],
+)
+def test_a_machine_and_parameters_beside_it_are_refused(parameters, arguments, message):
+    with pytest.raises(TypeError, match=message):
+        pmn.BernoulliRBM.dist(*arguments(*parameters), normalize=None)

@@ -234,3 +234,10 @@ def test_overflow_is_reported(engine):
         network.input_weights.fill_(3e38)
     with pytest.raises(FloatingPointError, match=r"current (inf|nan) of neuron 0 in chain 0"):
         network(torch.ones(20, 2, 4))
+
+
+def test_the_old_name_of_the_number_of_draws_is_deprecated():
+    network = SamplingNetwork(n_neurons=2, n_inputs=8, n_readout=1, random_seed=1)
+    with pytest.warns(DeprecationWarning, match="n_steps is called n_draws now"):
+        old = network.sample(2, n_steps=5, random_seed=1)
+    np.testing.assert_array_equal(old["posterior"]["z"], network.sample(2, n_draws=5, random_seed=1)["posterior"]["z"])
