@@ -142,7 +142,7 @@ FLOORS = {
         ("_arrays", "datasets"),
         ("diagnostics", "fitting"),
         ("spiking", "training"),
-        ("distributions", "plots"),
+        ("distributions", "plots", "testing"),
     ),
 }
 
