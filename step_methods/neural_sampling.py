@@ -341,6 +341,11 @@ class NeuralSampling(NetworkStep):
         return self._has_stages and self.dynamics.order == "random"
 
     @property
+    def n_populations(self) -> int:
+        """Number of populations of neurons, each of which has steps of its own: machines, fields, variables."""
+        return sum(sampler.n_populations for sampler in self.samplers)
+
+    @property
     def n_auxiliary(self) -> int:
         """Number of auxiliary neurons, which stand for hidden units that the model does not have."""
         return self._n_neurons - sum(map(len, self.neurons_of.values()))
@@ -349,8 +354,7 @@ class NeuralSampling(NetworkStep):
     def _has_stages(self) -> bool:
         if any(sampler.auxiliary for sampler in self.samplers):
             return False
-        n_populations = sum(sampler.n_populations for sampler in self.samplers)
-        return self.dynamics.order != "random" or n_populations == 1
+        return self.dynamics.order != "random" or self.n_populations == 1
 
     def forced_stage(self, stage: int, point: PointType, bits: np.ndarray) -> tuple[PointType, np.ndarray]:
         """Make one stage of a step, its random decisions given.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -32,8 +32,10 @@ _MAX_ATTEMPTS = 30
 _ULPS = 8
 # Terms that differ by more than this part of their size are not computed alike in float64.
 _DOUBLE_ROUNDING = 1e-12
-# Where the rounding of a probability close to 1 leaves less than this of a comparison, it is not made.
-_LARGEST_ROUNDING = 1e-3
+# Decisions that come out one way but for a probability below this are looked at one by one: random ones leave them out.
+_EXTREME = 1e-5
+# At most so many of them in a sweep.
+_MAX_EXTREMES = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,11 +201,62 @@ def _forcible(step: Any) -> tuple[Any, Model]:
 class _Pair:
     """Two outcomes of a block by the step and by the model."""
 
-    by_step: float
+    by_step: _Gain
     terms: dict[str, float]
-    rounding: float
     rounding_of_terms: Callable[[], float]
     block: Callable[[], tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class _Gain:
+    """log p(x) − log p(x′) of two outcomes by the step, as it computed it, and what that may be if not for rounding.
+
+    A probability close to 1 is rounded to a multiple of 1e-16: of the other outcome it says no more than that it is
+    improbable.
+    """
+
+    value: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+
+    def plus(self, probabilities: np.ndarray, bits: np.ndarray, sign: int = 1) -> _Gain:
+        """Add the log of the probabilities of decisions, or subtract it."""
+        logs, low, high = _log_probabilities(probabilities, bits)
+        low, high = (low, high) if sign > 0 else (-high, -low)
+        return _Gain(
+            _sum([self.value, *(sign * logs)]), _sum([self.low, *low], -math.inf), _sum([self.high, *high], math.inf)
+        )
+
+    def plus_exactly(self, number: float, rounding: float = 0.0) -> _Gain:
+        """Add a number that is known up to some rounding."""
+        return _Gain(self.value + number, self.low + number - rounding, self.high + number + rounding)
+
+    def distance(self, by_model: float) -> float:
+        """Return how far what the model says is from what the step may say."""
+        if math.isnan(by_model):
+            return math.inf
+        below = self.low - by_model if by_model < self.low else 0.0
+        above = by_model - self.high if by_model > self.high else 0.0
+        return max(below, above)
+
+    def difference(self, by_model: float) -> float:
+        """Return by how much the two differ; infinite where one excludes what the other does not."""
+        if math.isfinite(self.value) and math.isfinite(by_model):
+            return abs(self.value - by_model)
+        return math.inf if self.distance(by_model) else 0.0
+
+    def nearest(self, by_model: float) -> float:
+        """Return what the step computed or, if that is no number, what it may say that is nearest to the model."""
+        return self.value if math.isfinite(self.value) else float(np.clip(by_model, self.low, self.high))
+
+
+def _sum(numbers: Iterable[float], of_opposite_infinities: float = math.nan) -> float:
+    """Sum numbers exactly; what to return for −inf and inf at once is given."""
+    numbers = list(numbers)
+    infinite = {number for number in numbers if not math.isfinite(number)}
+    if not infinite:
+        return math.fsum(numbers)
+    return infinite.pop() if len(infinite) == 1 else of_opposite_infinities
 
 
 class _Worst:
@@ -224,17 +277,13 @@ class _Worst:
 
     def add(self, pair: _Pair) -> None:
         """Take a pair of outcomes into account."""
-        if not pair.rounding <= _LARGEST_ROUNDING:
-            return
         self._n_compared += 1
-        by_model = math.fsum(pair.terms.values())
-        difference = 0.0 if pair.by_step == by_model else abs(pair.by_step - by_model)
-        if math.isnan(difference):
-            difference = math.inf
-        excess = difference - pair.rounding
+        by_model = _sum(pair.terms.values())
+        excess = pair.by_step.distance(by_model)
+        difference = pair.by_step.difference(by_model)
         if excess > self._tolerance:
             excess -= pair.rounding_of_terms()
-        if excess > self._excess:
+        if (excess, difference) > (self._excess, self._difference):
             self._excess, self._difference, self._pair = excess, difference, pair
 
     def result(self) -> ConditionalsCheck:
@@ -256,7 +305,7 @@ class _Worst:
             passed=bool(self._excess <= self._tolerance),
             block=self._pair.block(),
             terms={name: value for name, value in self._pair.terms.items() if value},
-            by_step=self._pair.by_step,
+            by_step=self._pair.by_step.nearest(_sum(self._pair.terms.values())),
             n_compared=self._n_compared,
         )
 
@@ -354,11 +403,9 @@ class _Terms:
         logps = clone_replace(self._logps, doubles, rebuild_strict=False)
         return self.model.compile_fn(logps, inputs=self.model.value_vars, mode=self._mode, on_unused_input="ignore")
 
-    def pair(
-        self, by_step: float, point: Point, other: Point, rounding: float, block: Callable[[], tuple[str, ...]]
-    ) -> _Pair:
+    def pair(self, by_step: _Gain, point: Point, other: Point, block: Callable[[], tuple[str, ...]]) -> _Pair:
         """Hold what a step says for a point and against another one beside what the terms say."""
-        return _Pair(by_step, self.differences(point, other), rounding, partial(self.rounding, point, other), block)
+        return _Pair(by_step, self.differences(point, other), partial(self.rounding, point, other), block)
 
     def random_point(self, step: Any, given: Point | None, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Return a point of the model, its real variables scattered unless they are given."""
@@ -387,24 +434,23 @@ def _sum_of_differences(array: np.ndarray, other: np.ndarray) -> float:
     if array.shape != other.shape:  # units may decide how many elements a term has
         return float(np.sum(array, dtype=np.float64) - np.sum(other, dtype=np.float64))
     with np.errstate(invalid="ignore"):
-        gains = np.where(array == other, 0.0, array.astype(np.float64) - other)
+        gains = np.where(array == other, 0.0, array.astype(np.float64) - other.astype(np.float64))
     return math.fsum(gains.ravel()) if np.isfinite(gains).all() else float(gains.sum())
 
 
-def _log_probabilities(probabilities: np.ndarray, bits: np.ndarray) -> np.ndarray:
-    """Log of the probabilities of decisions; −inf for what never happens."""
+def _log_probabilities(probabilities: np.ndarray, bits: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the log of the probabilities of decisions (−inf for what never happens), and what it is between."""
+    info = np.finfo(pytensor.config.floatX)
+    epsilon = _ULPS * float(info.eps)
+    # Kernels record no smaller probability than about 1e-308, also where an infinite field makes a unit certain.
+    least = max(_NEVER, 4 * float(info.tiny))
+    p, ones = np.asarray(probabilities, np.float64), np.asarray(bits) > 0
     with np.errstate(divide="ignore"):
-        ones = np.where(probabilities > _NEVER, np.log(probabilities), -np.inf)
-        return np.where(bits > 0, ones, np.log1p(-probabilities))
-
-
-def _rounding(probabilities: np.ndarray, bits: np.ndarray) -> float:
-    """By how much the rounding of probabilities may change the sum of the logs."""
-    epsilon = _ULPS * np.finfo(pytensor.config.floatX).eps
-    with np.errstate(divide="ignore"):
-        zeros = np.minimum(epsilon / (1 - probabilities), np.inf)
-    is_certain = (probabilities >= 1) & (bits == 0)
-    return float(np.where(bits > 0, epsilon, np.where(is_certain, 0.0, zeros)).sum())
+        of_one = np.where(p > _NEVER, np.log(p), -np.inf)
+        log = np.where(ones, of_one, np.log1p(-p))
+        low = np.where(ones, np.where(p > least, of_one - epsilon, -np.inf), np.log(np.maximum(1 - p - epsilon, 0)))
+        high = np.where(ones, np.where(p > least, of_one + epsilon, math.log(least)), np.log(1 - p + epsilon))
+    return log, low, high
 
 
 # --- BlockGibbs: one sweep of each network, all of its random numbers forced ----------------------------------------
@@ -501,12 +547,12 @@ def _compare_networks(
         if sweep.numbers.is_real.any() or (sweep.numbers.units < 0).any():
             _compare_blocks(sweep, numbers, terms, rng, worst)
         else:
-            _compare_pieces(sweep, numbers, terms, worst)
+            _compare_pieces(sweep, numbers, terms, rng, worst)
     if step.order == "fixed" and terms.is_possible(point):
         _compare_whole_step(step, terms, point, rng, worst)
 
 
-def _compare_pieces(sweep: _Sweep, numbers: np.ndarray, terms: _Terms, worst: _Worst) -> None:
+def _compare_pieces(sweep: _Sweep, numbers: np.ndarray, terms: _Terms, rng: np.random.Generator, worst: _Worst) -> None:
     """Compare the way that a sweep of two-valued units takes with the odds of its decisions, piece by piece."""
     after, q = sweep.run(numbers)
     order = sweep.numbers.units
@@ -514,7 +560,6 @@ def _compare_pieces(sweep: _Sweep, numbers: np.ndarray, terms: _Terms, worst: _W
     old, new = sweep.ones(before)[order], sweep.ones(after)[order]
     if not np.array_equal(new, numbers > 0):
         raise ValueError("a step must take the decisions that it is given: its units after them are others")
-    gains = np.where(old == new, 0.0, _log_probabilities(q, new) - _log_probabilities(q, old))
     n_pieces = min(order.size, _MAX_PIECES)
     cuts = np.linspace(0, order.size, n_pieces + 1).astype(int)
     now = before
@@ -524,30 +569,37 @@ def _compare_pieces(sweep: _Sweep, numbers: np.ndarray, terms: _Terms, worst: _W
         changed = first + np.flatnonzero(old[first:stop] != new[first:stop])
         if not changed.size:
             continue
-        rounding = _rounding(q[changed], new[changed]) + _rounding(q[changed], old[changed])
-        by_step = float(np.sum(gains[changed]))
+        by_step = _Gain().plus(q[changed], new[changed]).plus(q[changed], old[changed], -1)
         block = partial(sweep.labels, order[changed])
-        worst.add(terms.pair(by_step, sweep.point(now), sweep.point(then), rounding, block))
-    _compare_certain(sweep, after, q, terms, worst)
+        worst.add(terms.pair(by_step, sweep.point(now), sweep.point(then), block))
+    _compare_extremes(sweep, before, after, q, terms, rng, worst)
 
 
-def _compare_certain(sweep: _Sweep, after: np.ndarray, q: np.ndarray, terms: _Terms, worst: _Worst) -> None:
-    """Look whether the model, too, excludes what the step never does, of the unit that was decided last.
-
-    The probability of a decision that was made before others may be another one by now.
-    """
-    if _NEVER < q[-1] < 1:
-        return
-    unit = int(sweep.numbers.units[-1])
-    gains = terms.differences(sweep.point(sweep.flipped(after, unit)), sweep.point(after))
-    if math.fsum(gains.values()) > math.log(_ULPS * np.finfo(pytensor.config.floatX).eps):
-        worst.add(_Pair(-math.inf, gains, 0.0, float, partial(sweep.labels, np.array([unit]))))
+def _compare_extremes(
+    sweep: _Sweep,
+    before: np.ndarray,
+    after: np.ndarray,
+    q: np.ndarray,
+    terms: _Terms,
+    rng: np.random.Generator,
+    worst: _Worst,
+) -> None:
+    """Look whether the model, too, all but excludes what the step hardly ever does, when it decides on a unit."""
+    order = sweep.numbers.units
+    extreme = np.flatnonzero((q < _EXTREME) | (q > 1 - _EXTREME))
+    for k in rng.permutation(extreme)[:_MAX_EXTREMES].tolist():
+        now = before.copy()
+        now[order[:k]] = after[order[:k]]
+        bits = np.array([sweep.ones(now)[order[k]]])
+        by_step = _Gain().plus(q[k : k + 1], bits).plus(q[k : k + 1], ~bits, -1)
+        block = partial(sweep.labels, order[k : k + 1])
+        worst.add(terms.pair(by_step, sweep.point(now), sweep.point(sweep.flipped(now, int(order[k]))), block))
 
 
 def _compare_blocks(sweep: _Sweep, numbers: np.ndarray, terms: _Terms, rng: np.random.Generator, worst: _Worst) -> None:
     """Compare two outcomes of each block that is real, or drawn after auxiliary units."""
     order, is_real, starts = sweep.numbers
-    after, q = sweep.run(numbers)
+    after, _ = sweep.run(numbers)
     firsts = np.flatnonzero(starts)
     now = sweep.units(sweep.start)
     blocks = list(zip(firsts, [*firsts[1:], order.size], strict=True))
@@ -564,31 +616,53 @@ def _compare_blocks(sweep: _Sweep, numbers: np.ndarray, terms: _Terms, rng: np.r
         others = numbers.copy()
         others[own] = np.where(is_real[own], rng.normal(size=own.size), rng.integers(0, 2, own.size))
         _, others_q = sweep.run(others)
+        alternatives = [others]
         if not is_real[own[0]]:
-            wrong = own[_log_probabilities(others_q[own], others[own]) < math.log(1e-5)]
-            others[wrong] = 1 - others[wrong]
-        other_after, others_q = sweep.run(others)
-        other = before.copy()
-        other[order[own]] = other_after[order[own]]
-        if np.array_equal(now, other):
-            continue
-        by_step = rounding = 0.0
-        for sign, state, own_numbers, own_q in ((1, now, numbers, q), (-1, other, others, others_q)):
-            if is_real[own[0]]:
-                by_step -= sign * math.fsum(own_numbers[own] ** 2) / 2
-                rounding += _ULPS * np.finfo(pytensor.config.floatX).eps * float(np.sum(own_numbers[own] ** 2))
-            else:
-                by_step += sign * float(_log_probabilities(own_q[own], own_numbers[own]).sum())
-                rounding += _rounding(own_q[own], own_numbers[own])
-            if auxiliary.size:
-                # The same auxiliary units, drawn where the block already has this outcome.
-                start = sweep.units(sweep.start)
-                start[order[own]] = state[order[own]]
-                _, auxiliary_q = sweep.run(numbers, sweep.point(start))
-                by_step -= sign * float(_log_probabilities(auxiliary_q[auxiliary], numbers[auxiliary]).sum())
-                rounding += _rounding(auxiliary_q[auxiliary], numbers[auxiliary])
-        block = partial(sweep.labels, order[own])
-        worst.add(terms.pair(by_step, sweep.point(now), sweep.point(other), rounding, block))
+            certain = np.exp(_log_probabilities(others_q[own], others[own])[0]) < _EXTREME
+            others[own[certain]] = 1 - others[own[certain]]
+            # What is left out by that, one by one: the other value of units that the step is all but certain of.
+            for unit in rng.permutation(own[certain | (others_q[own] < _EXTREME)])[:_MAX_EXTREMES]:
+                improbable = numbers.copy()
+                improbable[unit] = 1 - numbers[unit]
+                alternatives.append(improbable)
+        for one in alternatives:
+            _compare_outcomes(sweep, numbers, one, before, now, own, auxiliary, terms, worst)
+
+
+def _compare_outcomes(
+    sweep: _Sweep,
+    numbers: np.ndarray,
+    others: np.ndarray,
+    before: np.ndarray,
+    now: np.ndarray,
+    own: np.ndarray,
+    auxiliary: np.ndarray,
+    terms: _Terms,
+    worst: _Worst,
+) -> None:
+    """Compare two outcomes of one block, whose units before it are given."""
+    order, is_real, _ = sweep.numbers
+    _, q = sweep.run(numbers)
+    other_after, others_q = sweep.run(others)
+    other = before.copy()
+    other[order[own]] = other_after[order[own]]
+    if np.array_equal(now, other):
+        return
+    by_step = _Gain()
+    for sign, state, own_numbers, own_q in ((1, now, numbers, q), (-1, other, others, others_q)):
+        if is_real[own[0]]:
+            squares = math.fsum(own_numbers[own] ** 2)
+            rounding = _ULPS * float(np.finfo(pytensor.config.floatX).eps) * squares
+            by_step = by_step.plus_exactly(-sign * squares / 2, rounding)
+        else:
+            by_step = by_step.plus(own_q[own], own_numbers[own], sign)
+        if auxiliary.size:
+            # The same auxiliary units, drawn where the block already has this outcome.
+            start = sweep.units(sweep.start)
+            start[order[own]] = state[order[own]]
+            _, auxiliary_q = sweep.run(numbers, sweep.point(start))
+            by_step = by_step.plus(auxiliary_q[auxiliary], numbers[auxiliary], -sign)
+    worst.add(terms.pair(by_step, sweep.point(now), sweep.point(other), partial(sweep.labels, order[own])))
 
 
 def _compare_whole_step(
@@ -610,17 +684,14 @@ def _compare_whole_step(
             break
         bits[wrong] = 1 - bits[wrong]
     ones = np.concatenate([np.ravel(point[name]) == values[name][1] for name in names])
-    by_step, rounding = [], 0.0
+    by_step = _Gain()
     for unit, bit, probability in zip(order.tolist(), bits.tolist(), q.tolist(), strict=True):
         if ones[unit] != bit:
-            both = np.array([bit, 1 - bit])
-            gain = _log_probabilities(np.full(2, probability), both)
-            by_step.append(float(gain[0] - gain[1]))
-            rounding += _rounding(np.full(2, probability), both)
+            own_q = np.array([probability])
+            by_step = by_step.plus(own_q, np.array([bit])).plus(own_q, np.array([1 - bit]), -1)
             ones[unit] = bool(bit)
     labels = [label for name in names for label in unit_labels(name, np.shape(point[name]))]
-    total = math.fsum(by_step) if np.isfinite(by_step).all() else math.inf
-    worst.add(terms.pair(total, new_point, point, rounding, lambda: tuple(labels)))
+    worst.add(terms.pair(by_step, new_point, point, lambda: tuple(labels)))
 
 
 # --- other steps: stage by stage ------------------------------------------------------------------------------------
@@ -641,6 +712,11 @@ def _compare_stages(
     if getattr(step, "n_auxiliary", 0):
         _compare_auxiliary(step, terms, point, values, periods, rng, worst)
         return
+    if dynamics is not None and dynamics.order == "random" and not step.stages_in_random_order:
+        raise ValueError(
+            "in random order a step of several networks has no stages that could be compared: give each variable a "
+            "step of its own, as blocked=False does"
+        )
     n_stages = step.n_stages
     stages = np.arange(n_stages) if n_stages <= _MAX_PIECES else rng.choice(n_stages, _MAX_PIECES, replace=False)
     # A random pick of a neuron makes one decision about it, the last one, if its counter is at most 1.
@@ -727,8 +803,8 @@ def _compare_stage(
             _, q = force(dict(point), bits)
             bits = bits[: q.size]
             wrong = ((bits == 0) & (q >= 1)) | ((bits == 1) & (q <= _NEVER))
-            if not wrong.any():
-                break
+            if outcome or not wrong.any():
+                break  # the second outcome may be one that hardly ever happens
             bits[wrong] = 1 - bits[wrong]
         first_bits = bits
         new_point, q = force(dict(point), bits)
@@ -737,13 +813,11 @@ def _compare_stage(
     (new_point, bits, q), (other_point, other_bits, other_q) = outcomes
     changed = {name: np.flatnonzero(np.ravel(new_point[name]) != np.ravel(other_point[name])) for name in values}
     if any(units.size for units in changed.values()):
-        by_step = float(_log_probabilities(q, bits).sum() - _log_probabilities(other_q, other_bits).sum())
-        rounding = _rounding(q, bits) + _rounding(other_q, other_bits)
+        by_step = _Gain().plus(q, bits).plus(other_q, other_bits, -1)
         for name, tau in periods.items():
             on, other_on = (int(np.sum(np.asarray(p[name]) == values[name][1])) for p in (new_point, other_point))
-            by_step += (on - other_on) * math.log(tau)
-        block = partial(_labels_of, changed, point)
-        worst.add(terms.pair(by_step, new_point, other_point, rounding, block))
+            by_step = by_step.plus_exactly((on - other_on) * math.log(tau))
+        worst.add(terms.pair(by_step, new_point, other_point, partial(_labels_of, changed, point)))
     return new_point
 
 
@@ -779,10 +853,10 @@ def _compare_auxiliary(
     """
     n_hidden, tau = step.n_auxiliary, max(periods.values())
     n_visible = sum(np.size(point[name]) for name in values)
-    if len(values) > 1 or step.dynamics.order == "random":
+    if len(values) > 1 or step.dynamics.order == "random" or step.n_populations > 1:
         raise ValueError(
-            "auxiliary neurons can be compared in the visible layer of one machine, and not in random order: declare "
-            "the hidden units with HiddenUnits"
+            "auxiliary neurons can be compared in the visible layer of one machine, not in a batch and not in random "
+            "order: declare the hidden units with HiddenUnits"
         )
     point = _with_coins(step, terms, point, values, periods, rng)
     name = next(iter(values))
@@ -793,34 +867,24 @@ def _compare_auxiliary(
         # A neuron that is on decides if its counter is 1, which takes one more decision for each.
         ones = np.ones(int(drawn.sum()) if tau > 1 else 0, np.uint8)
         bits = np.concatenate([drawn, ones, hidden, visible]).astype(np.uint8)
-        new_point, q = step.forced_step(dict(start), bits)
-        if q.size != bits.size:
-            raise ValueError(
-                "auxiliary neurons can be compared in one machine, not in a batch: declare the hidden units with "
-                "HiddenUnits"
-            )
-        return new_point, q
+        return step.forced_step(dict(start), bits)
 
     outcomes = [(visible, *run(point, drawn, visible)) for visible in rng.integers(0, 2, (2, n_visible), np.uint8)]
-    by_step = rounding = 0.0
+    by_step = _Gain()
     for sign, (visible, new_point, q) in zip((1, -1), outcomes, strict=True):
-        by_step += sign * float(_log_probabilities(q[-n_visible:], visible).sum())
-        by_step += sign * int(visible.sum()) * math.log(tau)
-        rounding += _rounding(q[-n_visible:], visible)
+        by_step = by_step.plus(q[-n_visible:], visible, sign).plus_exactly(sign * int(visible.sum()) * math.log(tau))
         again = dict(new_point) | {counters_of(name): np.minimum(new_point[counters_of(name)], 1)}
         _, q = run(again, hidden, visible)
-        by_step -= sign * float(_log_probabilities(q[:n_hidden], hidden).sum())
-        rounding += _rounding(q[:n_hidden], hidden)
+        by_step = by_step.plus(q[:n_hidden], hidden, -sign)
         # And the auxiliary neurons themselves: the odds of firing are those of being drawn, over tau.
         updated = q[-n_visible - n_hidden : -n_visible]
-        by_draw, by_update = (
-            _log_probabilities(p, np.ones(n_hidden)) - _log_probabilities(p, np.zeros(n_hidden))
-            for p in (q[:n_hidden], updated)
-        )
-        off = float(np.abs(by_draw - by_update - math.log(tau)).max())
-        own_rounding = 2 * _rounding(q[:n_hidden], np.zeros(n_hidden)) + 2 * _rounding(updated, np.zeros(n_hidden))
-        worst.add(_Pair(off, {}, own_rounding, float, lambda: (f"auxiliary hidden units of {name}",)))
+        one, zero = np.ones(1), np.zeros(1)
+        for drawn_q, updated_q in zip(q[:n_hidden, None], updated[:, None], strict=True):
+            odds = _Gain().plus(drawn_q, one).plus(drawn_q, zero, -1).plus(updated_q, one, -1).plus(updated_q, zero)
+            worst.add(
+                _Pair(odds.plus_exactly(-math.log(tau)), {}, float, lambda: (f"auxiliary hidden units of {name}",))
+            )
     (_, new_point, _), (_, other_point, _) = outcomes
     changed = {name: np.flatnonzero(np.ravel(new_point[name]) != np.ravel(other_point[name]))}
     if changed[name].size:
-        worst.add(terms.pair(by_step, new_point, other_point, rounding, partial(_labels_of, changed, point)))
+        worst.add(terms.pair(by_step, new_point, other_point, partial(_labels_of, changed, point)))

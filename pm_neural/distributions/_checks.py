@@ -17,6 +17,7 @@ __all__ = [
     "binary_initval",
     "check_length",
     "check_shape",
+    "check_start_of_masked",
     "finite_parameter",
     "known_value",
     "machine_parameters",
@@ -143,6 +144,20 @@ def _check_finite(name: str, entries: np.ndarray, what: str) -> None:
         raise ValueError(
             f"{what} of {name!r} must be finite everywhere, got {wrong.flat[0]}; for a missing value use a masked "
             "array, such as numpy.ma.masked_invalid(data)"
+        )
+
+
+def check_start_of_masked(name: str, observed: Any, initval: Any) -> None:
+    """Raise if a variable whose data are masked is given a start value, which PyMC would ignore.
+
+    Raises
+    ------
+    ValueError
+    """
+    if initval is not None and np.ma.is_masked(observed):
+        raise ValueError(
+            f"initval of {name!r}, whose data are masked, would be ignored by PyMC: give its free units a start in "
+            f"pm.sample(initvals={{'{name}_unobserved': ...}}), a value for each masked entry in row-major order"
         )
 
 

@@ -7,7 +7,7 @@ import pytensor.tensor as pt
 from pymc.distributions.distribution import Discrete
 from pytensor.tensor import TensorVariable
 
-from pm_neural.distributions._checks import binary_data, binary_initval
+from pm_neural.distributions._checks import binary_data, binary_initval, check_start_of_masked
 
 __all__ = ["BinaryUnits", "as_float", "loop_over_batch", "on_support"]
 
@@ -21,6 +21,7 @@ class BinaryUnits(Discrete):
         """Register the distribution as a variable of the current model."""
         if observed is not None:
             observed = binary_data(name, observed, event_shape, values=cls.values)
+            check_start_of_masked(name, observed, initval)
         return super().__new__(
             cls,
             name,

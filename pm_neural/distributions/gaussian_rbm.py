@@ -16,6 +16,7 @@ from pytensor.tensor import TensorVariable
 from pm_neural.distributions._checks import (
     check_length,
     check_shape,
+    check_start_of_masked,
     finite_parameter,
     known_value,
     machine_parameters,
@@ -159,6 +160,7 @@ class GaussianRBM(Continuous):
         event_shape = W.type.shape[-2:-1]
         if observed is not None:
             observed = real_data(name, observed, event_shape)
+            check_start_of_masked(name, observed, initval)
         initval = real_initval(name, initval, event_shape)
         return super().__new__(
             cls, name, W, a, b, sigma, normalize=normalize, observed=observed, initval=initval, **kwargs

@@ -187,7 +187,8 @@ class Evidence:
         logits = np.zeros(self._n_units)
         with np.errstate(invalid="ignore"):
             gains = [
-                spread.own(np.asarray(high) - np.asarray(low))
+                # In float64: PyTensor makes whole numbers of the smallest type that holds them, which would overflow.
+                spread.own(np.asarray(high, np.float64) - np.asarray(low, np.float64))
                 for spread, low, high in zip(self._spreads, outputs, outputs[n_terms:], strict=False)
             ]
             if not in_bounds:
@@ -376,26 +377,47 @@ class _Bound(NamedTuple):
     outermost: bool
 
 
-# Operations whose result is −inf where an input is −inf everywhere.
-_KEEPING_INFINITY = (CheckParameterValue, Sum, *_MOVING)
+# Operations that keep all elements of their first input, or all that is −inf in it.
+_KEEPING_ALL = (Alloc, CheckParameterValue, DimShuffle, Reshape, ScalarFromTensor, SpecifyShape, Sum, ViewOp)
+# Those that put elements of inputs beside others, and those that leave elements out.
+_JOINING, _CHOOSING = (Join, MakeVector), (AdvancedSubtensor, Subtensor)
 
 
 def _bounds(logp: Variable) -> Iterator[tuple[Variable, bool]]:
     """Yield the conditions of PyMC's checks of parameters, and whether they exclude the whole term."""
-    outermost, pending = set(), [logp]
-    while pending:
-        node = pending.pop().owner
-        if node is None or node in outermost:
-            continue
-        adds = isinstance(node.op, Elemwise) and isinstance(node.op.scalar_op, Add | Cast | Identity)
-        if adds or isinstance(node.op, _KEEPING_INFINITY):
-            outermost.add(node)
-            pending += node.inputs[:1] if isinstance(node.op, CheckParameterValue) else node.inputs
+    outermost = _excluding(logp)
     for variable in ancestors([logp]):
         node = variable.owner
         if node is not None and isinstance(node.op, CheckParameterValue) and node.op.can_be_replaced_by_ninf:
             for check in node.inputs[1:]:
                 yield from ((condition, node in outermost) for condition in _conditions(check))
+
+
+def _excluding(logp: Variable) -> set[Apply]:
+    """Return the nodes whose output excludes all of a term where it is −inf everywhere.
+
+    Going down from the term, an input may be −inf anywhere in it, until an operation leaves elements out: what is below
+    must be −inf everywhere.
+    """
+    found: set[tuple[Apply, bool]] = set()
+    pending = [(logp, False)]
+    while pending:
+        variable, everywhere = pending.pop()
+        node = variable.owner
+        if node is None or (node, everywhere) in found:
+            continue
+        adds = isinstance(node.op, Elemwise) and isinstance(node.op.scalar_op, Add | Cast | Identity)
+        if adds or (isinstance(node.op, _JOINING) and not everywhere):
+            below = [(part, everywhere) for part in node.inputs]
+        elif isinstance(node.op, _KEEPING_ALL):
+            below = [(node.inputs[0], everywhere)]
+        elif isinstance(node.op, _CHOOSING):
+            below = [(node.inputs[0], True)]
+        else:
+            continue
+        found.add((node, everywhere))
+        pending += below
+    return {node for node, _ in found}
 
 
 def _conditions(check: Variable) -> Iterator[Variable]:

@@ -138,7 +138,12 @@ def _for_states(logp: Variable, value: Variable, states: Variable) -> Variable |
     """
     try:
         of_states = vectorize_graph([logp], {value: states})[0]
-    except (NotImplementedError, TypeError, ValueError):  # an operation that cannot be repeated, such as a sparse one
+    except (
+        AttributeError,
+        NotImplementedError,
+        TypeError,
+        ValueError,
+    ):  # what cannot be repeated, such as a sparse one
         return None
     nodes = FunctionGraph(outputs=[of_states], clone=False).apply_nodes
     lazy = any(isinstance(node.op, Blockwise) and isinstance(node.op.core_op, IfElse) for node in nodes)
@@ -340,7 +345,7 @@ class ReducedLogp(Reduced):
             value.reshape(-1)[unit] = sum(self.values[name]) - value.reshape(-1)[unit]
             point = {**point, name: value}
         terms = function(*(point[name] for name in self._logp_inputs))
-        return np.concatenate([np.ravel(term) for term in terms])
+        return np.concatenate([np.ravel(term).astype(np.float64) for term in terms])
 
 
 def _dependent_terms(model: Model, values: Sequence[Variable]) -> dict[Variable, list[Variable]]:

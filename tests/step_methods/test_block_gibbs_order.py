@@ -202,7 +202,7 @@ def test_stages_compose_to_the_step(rng, case, order):
     model, step = make_step(rng, case, order=order)
     certificate = certify(step, other_point(model))
     point = {**model.initial_point(), **other_point(model)}
-    low = {var.name: step._layers[var.name].values[0] for var in step.vars}
+    low = {var.name: step.values[var.name][0] for var in step.vars}
     states = certificate.transition.states
     index = {tuple(state): i for i, state in enumerate(states.tolist())}
     for i in (0, len(states) // 3) if order == "fixed" else (1,):

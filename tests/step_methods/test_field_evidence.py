@@ -395,3 +395,59 @@ def test_shared_indices_are_read_anew_for_each_chain():
             certificate = certify(step, tolerance=1e-12)
             assert certificate.passed, str(certificate)
             assert np.abs(certificate.probabilities - before).max() > 1e-3
+
+
+@pytest.mark.parametrize("step_method", [pmn.BlockGibbs, pmn.NeuralSampling])
+def test_whole_numbers_do_not_overflow(step_method):
+    """PyTensor makes int8 of 70 and −70, and their difference is −116 in that."""
+    with pm.Model() as model:
+        z = pmn.BoltzmannMachine("z", np.zeros((4, 4)), np.zeros(4))
+        pm.Potential("y", pt.switch(pt.eq(z, [1, 0, 1, 1]), 70, -70))
+        step = step_method([z], compile_kwargs={"mode": "FAST_COMPILE"})
+    (logits,) = step.samplers[0].reduced.logits_at(model.initial_point()).values()
+    np.testing.assert_array_equal(logits, [140, -140, 140, 140])
+
+
+KEPT = 1.0 * np.arange(4)
+
+
+def stacked_and_chosen(z):
+    parts = [pm.logp(pm.Normal.dist(0, 1.0 * z), KEPT), pm.logp(pm.Normal.dist(z, 2.0), KEPT)]
+    pm.Potential("y", pt.stack(parts)[[1, 1, 1, 1], np.arange(4)])
+
+
+def joined_and_cut(z):
+    pm.Potential("y", pt.concatenate([pm.logp(pm.Normal.dist(0, 1.0 * z), KEPT), KEPT * z])[4:])
+
+
+def written_over(z):
+    pm.Potential("y", pt.set_subtensor(pm.logp(pm.Normal.dist(0, 1.0 * z), KEPT)[:], KEPT * z))
+
+
+@pytest.mark.parametrize("declare", [stacked_and_chosen, joined_and_cut, written_over])
+def test_bounds_of_what_is_left_out_exclude_nothing(declare):
+    """Sigma = 0 is out of bounds, in a part of the term that is not in its log-probability."""
+    with pm.Model() as model:
+        z = pmn.BoltzmannMachine("z", np.zeros((4, 4)), np.zeros(4))
+        declare(z)
+        assert np.isfinite(model.compile_logp()({"z": np.zeros(4, int)}))
+        with pytest.raises(ValueError, match="component with a parameter that is out of bounds"):
+            pmn.BlockGibbs([z], compile_kwargs={"mode": "FAST_COMPILE"})
+
+
+def chosen_of_all(z):
+    pm.Potential("y", pm.logp(pm.Normal.dist(0, 1.0 * z), KEPT)[[0, 2, 1, 3]])
+
+
+def joined_with_another(z):
+    pm.Potential("y", pt.concatenate([pm.logp(pm.Normal.dist(0, 1.0 * z), KEPT), KEPT * z]))
+
+
+@pytest.mark.parametrize("declare", [chosen_of_all, joined_with_another])
+def test_bounds_of_what_is_kept_exclude_a_value(declare):
+    with pm.Model() as model:
+        z = pmn.BoltzmannMachine("z", np.zeros((4, 4)), np.zeros(4))
+        declare(z)
+        step = pmn.BlockGibbs([z], compile_kwargs={"mode": "FAST_COMPILE"})
+    (logits,) = step.samplers[0].reduced.logits_at(model.initial_point()).values()
+    assert (logits == np.inf).all()

@@ -91,3 +91,22 @@ def test_pymc_still_reads_start_values_through_the_function_that_is_wrapped():
         "assert ip.convert_str_to_rv_dict.__wrapped__ is before\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_start_value_in_the_declaration_of_a_masked_variable_is_refused():
+    with pm.Model():
+        for declare in (
+            lambda: pmn.BoltzmannMachine("z", np.zeros((3, 3)), 0.0, observed=DATA, initval=[1, 1, 1]),
+            lambda: pmn.GaussianRBM(
+                "x",
+                np.zeros((3, 2)),
+                np.zeros(3),
+                np.zeros(2),
+                1.0,
+                observed=np.ma.masked_array(np.zeros(3), MASK),
+                initval=np.ones(3),
+            ),
+        ):
+            with pytest.raises(ValueError, match=r"would be ignored by PyMC.*_unobserved"):
+                declare()
+        pmn.BoltzmannMachine("w", np.zeros((3, 3)), 0.0, initval=[1, 1, 1])

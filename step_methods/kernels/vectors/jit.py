@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 from numba import config, njit
@@ -54,10 +53,11 @@ class _Cache(FunctionCache):
 
     @contextmanager
     def _guard_against_spurious_io_errors(self) -> Iterator[None]:
-        # A full disk, a folder that was removed or lost its rights, a file that was cut short.
+        # A full disk, a folder that was removed or lost its rights, a file that was cut short or damaged: what comes of
+        # unpickling that can be any error.
         try:
             yield
-        except (OSError, EOFError, UnpicklingError) as error:
+        except Exception as error:
             _report(error)
 
 

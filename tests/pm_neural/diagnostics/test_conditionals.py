@@ -2,6 +2,7 @@
 
 import numpy as np
 import pymc as pm
+import pytensor
 import pytensor.tensor as pt
 import pytest
 import scipy.sparse
@@ -278,12 +279,73 @@ def test_what_cannot_be_forced_is_refused():
             check_conditionals(pmn.BlockGibbs([z]), {"w": 1.0})
 
 
-def test_nothing_to_compare_is_no_success():
+def test_units_that_have_one_value_are_looked_at_too(monkeypatch):
     with pm.Model():
         z = pmn.BoltzmannMachine("z", np.zeros((2, 2)), np.zeros(2))
         pm.Poisson("y", z, observed=[3, 1])
-        with pytest.raises(ValueError, match="each unit has one possible value"):
-            check_conditionals(pmn.BlockGibbs([z]), n_points=3)
+        check = check_conditionals(pmn.BlockGibbs([z]), random_seed=1)
+        assert check.passed
+        assert check.n_compared > 20
+        monkeypatch.setattr(Evidence, "logits", lambda self, point: np.array([np.inf, 0.0]))
+        assert found(pmn.BlockGibbs([z])).largest_difference == np.inf
+
+
+def chain(coupling):
+    return pmn.Ising("z", pmn.lattice((3, 3), periodic=True), coupling=coupling)
+
+
+def rbm_with_hidden_units(coupling):
+    v = pmn.BernoulliRBM("v", np.full((3, 2), 5 * coupling), np.full(3, -5.0 * coupling), np.full(2, -7.0 * coupling))
+    return [v, pmn.HiddenUnits("h", v)]
+
+
+def rbm_alone(coupling):
+    return rbm_with_hidden_units(coupling)[0]
+
+
+@pytest.mark.parametrize("floatX", ["float64", "float32"])
+@pytest.mark.parametrize("coupling", [0.4, 3.0, 5.0, 20.0, 80.0])
+@pytest.mark.parametrize("declare", [chain, rbm_with_hidden_units])
+def test_strong_couplings_pass(declare, coupling, floatX):
+    """Probabilities that are rounded to 1 say nothing more than that the other value is improbable."""
+    with pytensor.config.change_flags(floatX=floatX):
+        for method, options in ((pmn.BlockGibbs, {}), (pmn.NeuralSampling, {"tau": 2})):
+            with pm.Model():
+                step = method(declare(coupling), compile_kwargs={"mode": "FAST_COMPILE"}, **options)
+                check = check_conditionals(step, n_points=10, random_seed=2)
+            assert check.passed, str(check)
+
+
+@pytest.mark.parametrize("wrong", [30.0, 100.0, -30.0, -100.0])
+@pytest.mark.parametrize("unit", [0, 2])
+@pytest.mark.parametrize("method", [pmn.BlockGibbs, pmn.NeuralSampling])
+@pytest.mark.parametrize("declare", [chain, rbm_alone, rbm_with_hidden_units])
+def test_evidence_that_all_but_decides_a_unit_for_no_reason_is_found(monkeypatch, declare, method, unit, wrong):
+    with pm.Model():
+        units = declare(0.1)
+        visible = units[0] if isinstance(units, list) else units
+        pm.Normal("y", 0.1 * visible, 1, observed=np.zeros(visible.type.shape))
+        logits = Evidence.logits
+        planted = np.zeros(int(np.prod(visible.type.shape)))
+        planted[unit] = wrong
+        monkeypatch.setattr(Evidence, "logits", lambda self, point: logits(self, point) + planted)
+        if method is pmn.NeuralSampling and declare is rbm_alone:
+            units = [units]
+        step = method(
+            units, compile_kwargs={"mode": "FAST_COMPILE"}, **({"tau": 1} if method is not pmn.BlockGibbs else {})
+        )
+        found(step, by_more_than=10)
+
+
+def test_what_has_no_stages_is_not_compared():
+    with pm.Model():
+        one, other = (pmn.Ising(name, np.zeros((2, 2)), 0.0) for name in ("one", "other"))
+        with pytest.raises(ValueError, match="a step of several networks has no stages"):
+            check_conditionals(pmn.NeuralSampling([one, other], tau=1, order="random"))
+    with pm.Model():
+        batch = pmn.BernoulliRBM("v", np.zeros((2, 3, 2)), np.zeros(3), np.zeros(2))
+        with pytest.raises(ValueError, match="not in a batch"):
+            check_conditionals(pmn.NeuralSampling([batch], tau=1))
 
 
 def test_values_of_other_variables_can_be_given():

@@ -315,7 +315,7 @@ def test_samples_are_compared_with_a_target():
     assert other["kl"] > 10 * other["kl_error"]
 
 
-@pytest.mark.parametrize(("arguments", "message"), [((0, 10), "n_chains"), ((2, 0), "n_steps")])
+@pytest.mark.parametrize(("arguments", "message"), [((0, 10), "n_chains"), ((2, 0), "n_draws")])
 def test_bad_sample_arguments(arguments, message):
     with pytest.raises(ValueError, match=f"{message} must be at least 1"):
         small().sample(*arguments)

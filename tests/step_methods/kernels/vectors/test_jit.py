@@ -110,6 +110,17 @@ def test_files_of_the_cache_that_were_cut_short_do_not_stop_a_kernel(run):
 
 
 @pytest.mark.slow
+def test_files_of_the_cache_that_were_damaged_do_not_stop_a_kernel(run):
+    run()
+    for file in run.cache.rglob("*.nbi"):  # the name of a module in it
+        content = file.read_bytes()
+        assert b"abstract" in content
+        file.write_bytes(content.replace(b"abstract", b"a`stract"))
+    again = run()
+    assert (again["misses"], again["warnings"]) == (2, 1)
+
+
+@pytest.mark.slow
 def test_the_cache_of_another_numba_is_not_used(run):
     run()
     indices = list(run.cache.rglob("*.nbi"))
