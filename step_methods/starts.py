@@ -11,6 +11,7 @@ from pymc.initial_point import make_initial_point_fn
 from pymc.model import Model, modelcontext
 from pymc.pytensorf import compile as compile_pymc
 from pymc.util import RandomGenerator, get_random_generator
+from pytensor import shared
 from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors
 
@@ -18,7 +19,7 @@ from step_methods.block_gibbs import BlockGibbs
 from step_methods.checks import at_least
 from step_methods.reading.layers import is_layer, two_values
 
-__all__ = ["find_start"]
+__all__ = ["find_start", "starts_with_children"]
 
 _ATTEMPTS = 100
 _SWEEPS = 20
@@ -29,9 +30,10 @@ def find_start(
 ) -> list[dict[str, np.ndarray]]:
     """Find a start for each chain that every term of a model gives a probability.
 
-    Two-valued units start from coins, restricted to what the evidence on each of them allows; other variables from
-    PyMC's default. Where a term is still violated, units that it depends on are flipped as long as that violates no
-    more, and then all is tried again with the other variables drawn from their prior.
+    Two-valued units start from coins, restricted to what the evidence on each of them allows; variables whose prior
+    depends on units are drawn from it, given the coins; others start from PyMC's default. Where a term is still
+    violated, units that it depends on are flipped as long as that violates no more, and then all is tried again with
+    the other variables drawn from their prior.
 
     You need it where a hard constraint excludes PyMC's default start and another step method goes first, or where units
     are tied so firmly that single flips do not lead to a possible state. Otherwise chains of `BlockGibbs` and
@@ -73,6 +75,21 @@ def find_start(
     return [search.run(rng) for rng in get_random_generator(random_seed).spawn(chains)]
 
 
+def starts_with_children(model: Model, chains: int, rng: np.random.Generator) -> list[dict[str, np.ndarray]] | None:
+    """Find starts where other variables depend on units, None where none do or no start is found.
+
+    A step that tosses coins for units, and then draws them given such variables at PyMC's default, has the start of the
+    default. See `find_start`.
+    """
+    search = _Search(model)
+    if not search.has_children:
+        return None
+    try:
+        return [search.run(own) for own in rng.spawn(chains)]
+    except ValueError:
+        return None
+
+
 class _Search:
     """What a search for starts needs of a model, compiled once."""
 
@@ -83,6 +100,14 @@ class _Search:
         }
         others = [rv for rv in model.free_RVs if model.rvs_to_values[rv].name not in self._values]
         self._from_prior = make_initial_point_fn(model=model, overrides=dict.fromkeys(others, "prior"))
+        units = [rv for rv in model.free_RVs if model.rvs_to_values[rv].name in self._values]
+        self._coins = {
+            model.rvs_to_values[rv].name: shared(self._default[model.rvs_to_values[rv].name]) for rv in units
+        }
+        children = [rv for rv in others if not set(units).isdisjoint(ancestors([rv]))]
+        self._children = [str(model.rvs_to_values[rv].name) for rv in children]
+        overrides = {rv: self._coins[model.rvs_to_values[rv].name] for rv in units} | dict.fromkeys(children, "prior")
+        self._given_coins = make_initial_point_fn(model=model, overrides=overrides) if children else None
         terms = [*model.basic_RVs, *model.potentials]
         self._terms = [str(term.name) for term in terms]
         logps = model.logp(vars=terms, sum=False)
@@ -93,6 +118,11 @@ class _Search:
         self._untransformed = _compiled(model.value_vars, model.replace_rvs_by_values(model.free_RVs))
         self._step = _block_gibbs(model)
 
+    @property
+    def has_children(self) -> bool:
+        """Whether variables other than units have a prior that depends on units."""
+        return bool(self._children)
+
     def run(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Return a start as initial values.
 
@@ -102,8 +132,13 @@ class _Search:
         """
         fewest: list[str] = self._terms
         for attempt in range(_ATTEMPTS):
-            point = self._default if attempt == 0 else self._from_prior(int(rng.integers(2**30)))
+            point = self._default if attempt == 0 else self._drawn(self._from_prior, rng)
             point = self._toss(dict(point), rng)
+            if self._given_coins is not None:
+                for name, coins in self._coins.items():
+                    coins.set_value(point[name])
+                drawn = self._drawn(self._given_coins, rng)
+                point.update({name: drawn[name] for name in self._children})
             violated = self._repair(point, rng)
             if not violated:
                 values = self._untransformed(*(point[name] for name in self._inputs))
@@ -113,6 +148,13 @@ class _Search:
             f"found no start with a finite log-probability: the terms {', '.join(map(repr, fewest))} of the model were "
             f"not satisfied at once in {_ATTEMPTS} attempts. If they can be, pass such a state as initvals"
         )
+
+    def _drawn(self, draw: Callable[[int], PointType], rng: np.random.Generator) -> PointType:
+        """Return a point that is drawn, or the default where a prior has no draws."""
+        try:
+            return draw(int(rng.integers(2**30)))
+        except NotImplementedError:
+            return self._default
 
     def _toss(self, point: PointType, rng: np.random.Generator) -> PointType:
         """Toss a coin for each unit; for those of networks that leave the step a choice, as evidence allows."""

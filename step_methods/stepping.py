@@ -102,7 +102,9 @@ class NetworkStep(ProgressColumns, ChosenVariables, BlockedStep):
         self.blocked = blocked
         point = self.model.initial_point() if initial_point is None else initial_point
         build(point)
-        self._defaults = DefaultStarts(self.model, self.vars, point)
+        names = {name for sampler in self.samplers for name in sampler.reduced.starts_of}
+        own = [var for var in self.model.value_vars if var.name in names]
+        self._defaults = DefaultStarts(self.model, own, point)
         if initial_point is not None:
             self._check_start(point)
         self._start(get_random_generator(rng))
@@ -173,7 +175,8 @@ class NetworkStep(ProgressColumns, ChosenVariables, BlockedStep):
     def begin(self, point: PointType) -> PointType:
         """Return the state that the chain starts in."""
         self._check_values(point)
-        by_default = {str(var.name) for var in self.vars if self._defaults.holds(str(var.name), point)}
+        names = {name for sampler in self.samplers for name in sampler.reduced.starts_of}
+        by_default = {name for name in names if self._defaults.holds(name, point)}
         start = point.copy()
         for sampler in self.samplers:
             sampler.read(start)

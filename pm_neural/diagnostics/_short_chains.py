@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from textwrap import fill
 from typing import Any
 
@@ -46,6 +46,8 @@ class ShortChains:
         Number of short chains, and of draws of each, of which the last one counts.
     n_starts : int or None
         In how many different states they began; None if the step methods do not record it.
+    stuck : list of str
+        Functions of state that are the same in all draws, and another number in short chains that do not move either.
     """
 
     table: pd.DataFrame
@@ -54,6 +56,7 @@ class ShortChains:
     n_chains: int
     n_draws: int
     n_starts: int | None
+    stuck: list[str] = field(default_factory=list)
 
     @property
     def complaints(self) -> list[str]:
@@ -75,6 +78,13 @@ class ShortChains:
                 "whatever R-hat and ESS say. Sample more chains, each from a start of its own, with more "
                 "sweeps_per_draw, until they visit it and move between the parts. If this sentence goes away with more "
                 "draws of the short chains, they had not yet settled"
+            )
+        if self.stuck:
+            sentences.append(
+                f"None of the draws differs from the others in {', '.join(self.stuck)}, and short chains from "
+                "over-dispersed starts stay elsewhere: chains do not leave where they come to, so that the draws say "
+                "nothing about how probable that is. Use a step method that moves several units at once, or weaken "
+                "what ties them together"
             )
         if self.unreached:
             shares = "; ".join(
@@ -123,12 +133,16 @@ def run_short_chains(
     """
     import pymc as pm
 
+    from step_methods.starts import starts_with_children
+
     if n_draws is None:
         n_draws = _enough_draws(draws, energies(idata))
     rng = np.random.default_rng(random_seed)
     options = {"tune": max(n_draws, 2 * _FEWEST_DRAWS), "cores": 1, "progressbar": False} | dict(sample_kwargs)
     for stage in (1, 4):
         options["tune"] *= stage
+        if "initvals" not in sample_kwargs and (starts := starts_with_children(model, chains, rng)) is not None:
+            options["initvals"] = starts
         with warnings.catch_warnings():
             # ArviZ takes a DataTree of more chains than draws for one whose dims are mixed up.
             warnings.filterwarnings("ignore", "Found chain dimension to be longer than draw", UserWarning)
@@ -185,7 +199,8 @@ def compare(
         if name in energies_of_short and len(energies_of_draws) == len(energies_of_short)
     ]
     functions = _with_scalars(draws, energies_of_draws[shared], directions)
-    ends = _with_scalars(short, energies_of_short[shared], directions).isel(draw=-1)
+    of_short = _with_scalars(short, energies_of_short[shared], directions)
+    ends = of_short.isel(draw=-1)
     sizes = _effective_sizes(functions)
     rows = {name: _compare_one(functions[name].values, ends[name].values, sizes[name]) for name in sizes}
     table = pd.DataFrame.from_dict(rows, orient="index")
@@ -198,7 +213,18 @@ def compare(
         n_chains=short.sizes["chain"],
         n_draws=short.sizes["draw"],
         n_starts=n_starts,
+        stuck=[name for name in sizes if _stay_elsewhere(functions[name].values, of_short[name].values)],
     )
+
+
+def _stay_elsewhere(draws: np.ndarray, short: np.ndarray) -> bool:
+    """Whether all draws are the same, and a short chain does not move either, but has another value."""
+    if draws.min() < draws.max():
+        return False
+    late = short[:, short.shape[1] // 2 :]
+    slack = 1e-9 * max(abs(float(draws.flat[0])), float(np.abs(late).max()))
+    unmoved = late.max(axis=1) - late.min(axis=1) <= slack
+    return bool((unmoved & (np.abs(late[:, -1] - draws.flat[0]) > slack)).any())
 
 
 def _enough_draws(draws: xr.Dataset, energies_of_draws: xr.Dataset) -> int:

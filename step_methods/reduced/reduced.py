@@ -40,6 +40,14 @@ class Reduced(ABC):
     def n_units(self) -> int:
         """Number of units with few values that a draw updates."""
 
+    @property
+    def starts_of(self) -> list[str]:
+        """Names of the value variables that a start is made for: those that are drawn, and others of the network.
+
+        A first draw of one layer given the other at PyMC's default would be as good as no start of its own.
+        """
+        return self.updated
+
     @abstractmethod
     def start(self) -> None:
         """Forget, at the start of a chain, what may have changed since the last one."""
@@ -181,10 +189,16 @@ class ReducedNetwork(Reduced):
             if name in names and (values := self.reader.free_layers[name].values) is not None:
                 check_agrees(point[name], name, values, logits, self.reader.terms[name])
 
+    @property
+    def starts_of(self) -> list[str]:
+        """See `Reduced.starts_of`: real units of another step keep theirs."""
+        others = [name for name in self.conditioned_on if name not in self.updated]
+        return [*self.updated, *(name for name in others if self.reader.free_layers[name].values is not None)]
+
     def disperse(self, point: PointType, by_default: set[str], rng: np.random.Generator) -> None:
         """Give the chain a start of its own, in place: see `Reduced.disperse`."""
         logits = self.logits_at(point)
-        for name in self.updated:
+        for name in self.starts_of:
             if (values := self.reader.free_layers[name].values) is not None:
                 disperse_units(
                     point,
@@ -193,5 +207,5 @@ class ReducedNetwork(Reduced):
                     logits.get(name),
                     by_default=name in by_default,
                     rng=rng,
-                    terms=self.reader.terms[name],
+                    terms=self.reader.terms.get(name, []),
                 )

@@ -62,3 +62,23 @@ def test_find_start_says_what_it_cannot_satisfy():
         pmn.find_start(model, chains=1, random_seed=1)
     with pytest.raises(ValueError, match="chains must be at least 1, got 0"):
         pmn.find_start(model, chains=0)
+
+
+def test_variables_that_depend_on_units_are_drawn_given_their_coins():
+    with pm.Model() as model:
+        z = pmn.BoltzmannMachine("z", np.zeros((3, 3)), 0.0)
+        pm.Normal("x", 12.0 * z, 1, shape=3)
+        pm.LogNormal("scale", pm.Flat("flat") + 5.0 * z[0], 0.1)
+    for start in pmn.find_start(model, chains=8, random_seed=1):
+        np.testing.assert_allclose(start["x"], 12 * start["z"], atol=5)
+        assert abs(np.log(start["scale"]) - 5 * start["z"][0]) < 1
+        assert start["flat"] == 0
+
+
+def test_a_prior_without_draws_does_not_stop_the_search():
+    with pm.Model() as model:
+        a = pm.Flat("a")
+        z = pm.Bernoulli("z", 0.5, shape=2)
+        pm.Potential("never", pm.math.switch(a + z.sum() > 10, 0.0, -np.inf))
+        with pytest.raises(ValueError, match="found no start"):
+            pmn.find_start(model, chains=1, random_seed=1)

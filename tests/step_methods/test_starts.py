@@ -463,3 +463,20 @@ def test_who_is_certain_makes_others_certain():
     assert look([np.inf, -50.0, -50.0], [1, 1, 1]) == (True, False)  # on, since the first one is
     assert look([0.0, -100.0, -50.0], [1, 1, 1]) == (True, True)
     assert look([0.0, -50.0, -50.0], [0, 0, 0]) == (False, False)
+
+
+def test_the_other_layer_gets_a_start_too_where_it_has_a_step_of_its_own():
+    """Else the coins of the first layer would be drawn anew given the default of the second."""
+    with pm.Model() as model:
+        v = pmn.BernoulliRBM("v", np.zeros((4, 6)), np.zeros(4), np.zeros(6))
+        pmn.HiddenUnits("h", v)
+        step = pmn.BlockGibbs([v])
+    point = model.initial_point()
+    starts = []
+    for seed in range(20):
+        step.setup_chain(np.random.default_rng(seed), 0, 1)
+        starts.append(step.begin(point)["h"])
+    assert len({start.tobytes() for start in starts}) > 10
+    given = point | {"h": 1 - point["h"]}
+    step.setup_chain(np.random.default_rng(1), 0, 1)
+    np.testing.assert_array_equal(step.begin(given)["h"], given["h"])

@@ -73,6 +73,19 @@ def test_draws_that_all_short_chains_left_are_said_once(rng):
     assert result.unreached == []
 
 
+def test_draws_that_never_move_where_short_chains_stay_elsewhere_are_said(rng):
+    draws = np.zeros((4, 500, 20), int)
+    short = np.zeros((32, 50, 20), int)
+    short[:3] = 1
+    result = held_against(draws, short)
+    assert result.outside == result.unreached == []
+    assert "activity of v" in result.stuck
+    assert any("None of the draws differs from the others" in complaint for complaint in result.complaints)
+    short[:3, 25::2] = 0  # chains that come and go tell of a rare state
+    assert held_against(draws, short).stuck == []
+    assert held_against(draws, np.zeros_like(short)).stuck == []
+
+
 def test_chains_that_disagree_are_worth_few_draws(rng):
     # Each of two chains sees a mode of its own, and some short chains a third: two draws do not exclude it.
     draws = np.repeat([[[0] * 20], [[1] * 20]], 500, axis=1) ^ (rng.random((2, 500, 20)) < 0.02)
@@ -212,3 +225,13 @@ def test_bad_input_is_refused():
         pm.Normal("x")
     with pytest.raises(ValueError, match=r"it has \['x'\], not \['z'\]"):
         report(idata, model=other)
+
+
+def test_modes_that_a_child_at_its_default_hides_are_found():
+    """Units drawn given a child at PyMC's default lose their coins, so that all chains start alike."""
+    with pm.Model() as model:
+        z = pmn.BoltzmannMachine("z", np.zeros((2, 2)), 0.0)
+        pm.Normal("x", 12.0 * z, 1, shape=2)
+        idata = pm.sample(100, tune=100, chains=4, random_seed=2, **SAMPLE)
+    assert idata["posterior"]["z"].mean(("chain", "draw")).values.max() == 1  # exact: 0.5 for both
+    assert "Of 32 short chains" in " ".join(report(idata, model=model, random_seed=1).complaints)
