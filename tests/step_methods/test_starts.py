@@ -170,14 +170,11 @@ def test_real_visible_units_start_from_their_law_given_coins(hidden):
         step = pmn.BlockGibbs(layers)
     point = model.initial_point()
     starts = starts_of(step, point, 400, ["v"])
-    if hidden == "others'":
-        noise = (starts - a - W @ point["h"]) / sigma
-    else:
-        states = np.array(list(itertools.product([0, 1], repeat=2)))
-        distances = np.abs((starts[:, None] - a - states @ W.T) / sigma).max(axis=2)
-        nearest = distances.argmin(axis=1)
-        assert stats.chisquare(np.bincount(nearest, minlength=4)).pvalue > 1e-6
-        noise = (starts - a - states[nearest] @ W.T) / sigma
+    states = np.array(list(itertools.product([0, 1], repeat=2)))
+    distances = np.abs((starts[:, None] - a - states @ W.T) / sigma).max(axis=2)
+    nearest = distances.argmin(axis=1)
+    assert stats.chisquare(np.bincount(nearest, minlength=4)).pvalue > 1e-6
+    noise = (starts - a - states[nearest] @ W.T) / sigma
     assert stats.kstest(noise.ravel(), "norm").pvalue > 1e-6  # false alarms: 1e-6 each
 
 
