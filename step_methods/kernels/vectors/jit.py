@@ -89,5 +89,6 @@ def kernel(function: Callable[..., Any]) -> Any:
     """
     dispatcher = cached_njit(error_model="numpy")(function)
     if isinstance(dispatcher._cache, _Cache):
-        dispatcher._cache._cache_file._source_stamp = _STAMP
+        file = dispatcher._cache._cache_file
+        file._source_stamp = file._source_stamp, _STAMP
     return dispatcher

@@ -276,7 +276,7 @@ def store_first(typingctx, array, index, value, count):
 
 @intrinsic
 def load_packed(typingctx, words, index, like):
-    """Mask of the bits from number `index` on in packed words; `index` is a multiple of its lanes."""
+    """Mask of the bits from number `index` on in packed words; `index` is a multiple of its lanes, 8 at least."""
     mask = Vector(types.boolean, like.lanes)
 
     def codegen(context, builder, sig, args):
@@ -291,7 +291,7 @@ def load_packed(typingctx, words, index, like):
 
 @intrinsic
 def store_packed(typingctx, words, index, mask):
-    """Write a mask to packed words, from bit number `index` on; `index` is a multiple of its lanes."""
+    """Write a mask to packed words, from bit number `index` on; `index` is a multiple of its lanes, 8 at least."""
 
     def codegen(context, builder, sig, args):
         lane_count = ir.Constant(ir.IntType(64), mask.lanes)

@@ -77,6 +77,24 @@ def test_cache_is_used_by_the_next_process_and_dropped_with_any_source(run):
     assert run()["misses"] == 2
 
 
+OUTSIDE = """
+from step_methods.kernels.vectors.jit import kernel
+@kernel
+def add(x):
+    return x + {}
+print(add(1.0))
+"""
+
+
+def test_a_kernel_of_others_is_compiled_anew_where_its_own_file_changes(tmp_path):
+    script = tmp_path / "own.py"
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    for number in (1, 1, 100):
+        script.write_text(OUTSIDE.format(number))
+        result = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, env=environment)
+        assert float(result.stdout) == 1 + number
+
+
 NO_FOLDER = """
 from numba.core import caching
 caching.CacheImpl._locator_classes = []
