@@ -313,6 +313,15 @@ def read_posterior(idata: xr.DataTree) -> xr.Dataset:
     if "posterior" not in idata.children:
         raise ValueError(f"idata must have a group 'posterior', got the groups {sorted(idata.children)}")
     posterior = idata["posterior"].to_dataset()
+    if not all(posterior.sizes.get(dim, 1) for dim in SAMPLE_DIMS):
+        raise ValueError(f"idata.posterior must have draws, got the sizes {dict(posterior.sizes)}")
+    stats = idata["sample_stats"].sizes if "sample_stats" in idata.children else {}
+    for dim in SAMPLE_DIMS:
+        if stats.get(dim, posterior.sizes.get(dim)) != posterior.sizes.get(dim):
+            raise ValueError(
+                f"idata must have the same draws in posterior and sample_stats, got {posterior.sizes.get(dim)} and "
+                f"{stats[dim]} along {dim!r}: thin both, as idata.isel(draw=...) does, or leave sample_stats out"
+            )
     for name, draws in posterior.items():
         if not set(SAMPLE_DIMS) <= set(draws.dims):
             raise ValueError(f"idata.posterior[{name!r}] must have the dims chain and draw, got {draws.dims}")

@@ -106,11 +106,17 @@ def spike_raster(idata: xr.DataTree, chain: int = 0, *, sampler: int = 0) -> Spi
     Raises
     ------
     ValueError
-        If no spikes were recorded, or the chain or the sampler does not exist.
+        If no spikes were recorded, the chain or the sampler does not exist, or draws were left out between others.
     """
     if "sample_stats" not in idata.children or "spike_raster" not in idata["sample_stats"]:
         raise ValueError("idata must hold recorded spikes: sample with NeuralSampling(..., record_spikes=True)")
-    draws = np.asarray(idata["sample_stats"]["spike_raster"])
+    recorded = idata["sample_stats"]["spike_raster"]
+    if "draw" in recorded.coords and (np.diff(recorded["draw"].values) != 1).any():
+        raise ValueError(
+            "idata must hold draws that follow each other, as spikes are those since the draw before; got a selection, "
+            "such as every third: read the raster of all of them"
+        )
+    draws = np.asarray(recorded)
     if not 0 <= chain < len(draws):
         raise ValueError(f"chain must be one of the {len(draws)} chains of idata, counted from 0, got {chain}")
     # With several steps a draw is an object array of vectors, one for each of them.

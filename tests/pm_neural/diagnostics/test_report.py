@@ -191,6 +191,16 @@ def test_the_input_is_left_alone(bits):
     xr.testing.assert_identical(idata, before)
 
 
+def test_draws_and_statistics_must_be_of_the_same_draws(bits):
+    whole = tree({"v": bits(3)}, {"network_energy": bits().astype(float)})
+    assert report(whole.isel(draw=slice(None, None, 2))) is not None
+    halved = tree({"v": bits(3)[:, ::2]}, {"network_energy": bits().astype(float)})
+    with pytest.raises(ValueError, match="same draws in posterior and sample_stats, got 100 and 200 along 'draw'"):
+        report(halved)
+    with pytest.raises(ValueError, match=r"idata\.posterior must have draws"):
+        report(whole.isel(draw=slice(0)))
+
+
 def test_bad_input_is_refused(bits):
     idata = tree({"v": bits(2)})
     with pytest.raises(TypeError, match=r"idata must be an xarray\.DataTree, got Dataset"):

@@ -51,6 +51,9 @@ def test_recorded_spikes_of_a_chain(network, options):
         assert (np.diff(raster.times) >= 0).all()
     with pytest.raises(ValueError, match="chain must be one of the 2 chains of idata, counted from 0, got 2"):
         spike_raster(idata, 2)
+    assert spike_raster(idata.isel(draw=slice(5, 15))).duration == 10 * options["steps_per_draw"]
+    with pytest.raises(ValueError, match="draws that follow each other"):
+        spike_raster(idata.isel(draw=slice(None, None, 3)))
 
 
 def test_several_steps_that_record(network):
