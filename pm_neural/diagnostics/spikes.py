@@ -111,7 +111,7 @@ def spike_raster(idata: xr.DataTree, chain: int = 0, *, sampler: int = 0) -> Spi
     if "sample_stats" not in idata.children or "spike_raster" not in idata["sample_stats"]:
         raise ValueError("idata must hold recorded spikes: sample with NeuralSampling(..., record_spikes=True)")
     recorded = idata["sample_stats"]["spike_raster"]
-    if "draw" in recorded.coords and (np.diff(recorded["draw"].values) != 1).any():
+    if "draw" in recorded.coords and (np.diff(np.asarray(recorded.coords["draw"])) != 1).any():
         raise ValueError(
             "idata must hold draws that follow each other, as spikes are those since the draw before; got a selection, "
             "such as every third: read the raster of all of them"
