@@ -324,8 +324,9 @@ class _Terms:
             any(getattr(variable.type, "dtype", None) == "float32" for variable in ancestors([logp]))
             for logp in self._logps
         ]
-        # In milliseconds, with the rewrites that keep extreme values from overflowing; some results are read-only.
-        self._mode = Mode(linker="py", optimizer="fast_run").excluding("inplace")
+        # In milliseconds, with the rewrites that keep extreme values from overflowing. Some results are read-only, and
+        # operations that are fused into one lose precision in Python.
+        self._mode = Mode(linker="py", optimizer="fast_run").excluding("inplace", "fusion")
         self._function = model.compile_fn(
             self._logps, inputs=model.value_vars, mode=self._mode, on_unused_input="ignore"
         )
