@@ -203,16 +203,18 @@ class BlockGibbs(NetworkStep):
         """Draw all units of the step's variables once."""
         if self.start_hash is None:
             point = self.begin(point)
-        self._read_at.clear()
+        if self._read_at:
+            self._read_at.clear()
         new_point = point.copy()
         turns = self._fixed_turns if self.order == "fixed" else self._random_turns(self._draw_picks())
         energies: dict[int, float] = {}
         n_changed = 0
         for i, scan in turns:
             sampler = self.samplers[i]
-            if sampler.reduced.changes:
+            reduced = sampler.reduced
+            if reduced.changes:
                 sampler.read(new_point)
-            old, new = make_room(sampler.reduced, new_point)
+            old, new = make_room(reduced, new_point)
             energies[i], changed = sampler.draw(old, new, scan, self.stream)
             n_changed += changed
         if len(turns) > len(self.samplers):
@@ -221,7 +223,8 @@ class BlockGibbs(NetworkStep):
         stats = {
             "network_energy": sum(energies.values()),
             "flip_rate": n_changed / max(self._n_units, 1),
-            **self.count_draw(point, new_point),
+            "start_hash": self.start_hash,
+            "warning": self.count_draw(point, new_point),
         }
         return new_point, [stats]
 

@@ -310,7 +310,8 @@ class NeuralSampling(NetworkStep):
             "spikes": recorder.n_spikes,
             "rate": recorder.n_spikes / (self._n_neurons * periods),
             "network_energy": sum(energies),
-            **self.count_draw(point, new_point),
+            "start_hash": self.start_hash,
+            "warning": self.count_draw(point, new_point),
         }
         if self.record_spikes:
             stats["spike_raster"] = self._packed(recorder)

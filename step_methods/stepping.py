@@ -209,13 +209,10 @@ class NetworkStep(ProgressColumns, ChosenVariables, BlockedStep):
         for sampler in self.samplers:
             sampler.reduced.check_start(point, names)
 
-    def count_draw(self, before: PointType, after: PointType) -> dict[str, Any]:
-        """Count a draw, and return the statistics of the start."""
+    def count_draw(self, before: PointType, after: PointType) -> SamplerWarning | None:
+        """Count a draw, and return what there is to warn of."""
         self.n_draws += 1
-        return {
-            "start_hash": self.start_hash,
-            "warning": self._look(before, after) if self.n_draws == self.next_look else None,
-        }
+        return self._look(before, after) if self.n_draws == self.next_look else None
 
     def _look(self, before: PointType, after: PointType) -> SamplerWarning | None:
         """Return a warning if no unit can change any more."""
@@ -269,9 +266,11 @@ class NetworkStep(ProgressColumns, ChosenVariables, BlockedStep):
 def make_room(reduced: Reduced, point: PointType) -> tuple[Units, Units]:
     """Return the old units of what is sampled, raveled, and room for new ones, which the point then holds."""
     old: Units = {name: point[name].ravel() for name in reduced.conditioned_on}
-    fresh = {name: point[name].copy() for name in reduced.updated}
-    point.update(fresh)
-    return old, {name: value.reshape(-1) for name, value in fresh.items()}
+    new: Units = {}
+    for name in reduced.updated:
+        point[name] = fresh = point[name].copy()
+        new[name] = fresh.reshape(-1)
+    return old, new
 
 
 def _hash_of(point: Mapping[str, np.ndarray], names: Sequence[str]) -> int:

@@ -77,7 +77,7 @@ class PairwiseSampler(BlockSampler[ReducedPairwise]):
         self.reduced = reduced
         self._blocks = blocks.get(reduced.variable)
         self._in_random_order = in_random_order
-        self._layouts: list[_Layout] = []
+        self._parts: list[tuple[ReducedField, _Layout]] = []
         if self._blocks is not None:
             network = reduced.reader.network
             assert isinstance(network, PairwiseNetwork)
@@ -87,17 +87,14 @@ class PairwiseSampler(BlockSampler[ReducedPairwise]):
     @property
     def n_blocks(self) -> int:
         """Number of blocks that are picked from in random order."""
-        return self._layouts[0].own_number.size
-
-    def _parts(self) -> Iterator[tuple[ReducedField, _Layout]]:
-        return zip(self.reduced.fields, self._layouts, strict=True)
+        return self._parts[0][1].own_number.size
 
     def lay_out(self) -> None:
         fields = self.reduced.fields
         numbers = self._number_blocks([field.free for field in fields])
         n_blocks = int(numbers.max()) + 1
         prepared: dict[bytes, Any] = {}
-        self._layouts = []
+        self._parts = []
         for field, field_numbers in zip(fields, numbers, strict=True):
             # Fields with the same free units in the same blocks share their couplings.
             key = field.free.tobytes() + field_numbers.tobytes()
@@ -105,7 +102,8 @@ class PairwiseSampler(BlockSampler[ReducedPairwise]):
             own_blocks, own_numbers = np.unique(field_numbers, return_inverse=True)
             if key not in prepared:
                 prepared[key] = self._arrange(self.reduced.free_couplings(field), own_numbers)
-            self._layouts.append(_Layout(prepared[key], field_numbers, places_of(own_blocks, n_blocks)))
+            layout = _Layout(prepared[key], field_numbers, places_of(own_blocks, n_blocks))
+            self._parts.append((field, layout))
 
     def _number_blocks(self, free: Sequence[np.ndarray]) -> np.ndarray:
         """Return the number of each unit's block, (n_fields, n_units); −1 for clamped units, or if there are none.
@@ -139,7 +137,7 @@ class PairwiseSampler(BlockSampler[ReducedPairwise]):
         reduced = self.reduced
         before, after = old[reduced.variable], new[reduced.variable]
         total_energy = 0.0
-        for field, layout in self._parts():
+        for field, layout in self._parts:
             bits = reduced.to_bits(before[field.places])
             if isinstance(scan, int):
                 sweep_pairwise(layout.network, bits, field.biases, field.coupling, scan, stream)
@@ -156,7 +154,7 @@ class PairwiseSampler(BlockSampler[ReducedPairwise]):
         reduced = self.reduced
         before, after = old[reduced.variable], new[reduced.variable]
         all_probabilities: list[float] = []
-        for field, layout in self._parts():
+        for field, layout in self._parts:
             units = reduced.to_bits(before[field.places])
             if isinstance(scan, int):
                 n_decisions = scan * units.size
@@ -180,11 +178,11 @@ class PairwiseSampler(BlockSampler[ReducedPairwise]):
 
     def decisions(self) -> Decisions:
         """See `Sampler.decisions`."""
-        orders = [order_of_decisions(layout.network, field.biases) for field, layout in self._parts()]
+        orders = [order_of_decisions(layout.network, field.biases) for field, layout in self._parts]
         units = np.concatenate([order + f.places.start for f, order in zip(self.reduced.fields, orders, strict=True)])
         if not self._in_random_order:
             return units, np.arange(units.size)
-        stages = [layout.numbers[order] for layout, order in zip(self._layouts, orders, strict=True)]
+        stages = [layout.numbers[order] for (_, layout), order in zip(self._parts, orders, strict=True)]
         return units, np.concatenate(stages)
 
 
