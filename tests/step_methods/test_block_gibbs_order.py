@@ -271,7 +271,7 @@ def test_mistakes_in_blocks_are_found(rng, monkeypatch):
             assert not certify(step).invariant
         step = pmn.BlockGibbs([z], blocks=[[1], [0], [2]])
         assert certify(step).invariant
-        refill_sparse(step.samplers[0]._layouts[0].network[1], step.samplers[0].reduced.couplings[::-1])
+        refill_sparse(step.samplers[0]._parts[0][1].network[1], step.samplers[0].reduced.couplings[::-1])
         assert not certify(step).invariant
 
 
