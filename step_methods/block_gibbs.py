@@ -203,8 +203,7 @@ class BlockGibbs(NetworkStep):
         """Draw all units of the step's variables once."""
         if self.start_hash is None:
             point = self.begin(point)
-        if self._read_at:
-            self._read_at.clear()
+        self._read_at.clear()
         new_point = point.copy()
         turns = self._fixed_turns if self.order == "fixed" else self._random_turns(self._draw_picks())
         energies: dict[int, float] = {}
@@ -223,9 +222,8 @@ class BlockGibbs(NetworkStep):
         stats = {
             "network_energy": sum(energies.values()),
             "flip_rate": n_changed / max(self._n_units, 1),
-            "start_hash": self.start_hash,
-            "warning": self.count_draw(point, new_point),
         }
+        self.count_draw(point, new_point, stats)
         return new_point, [stats]
 
     def _sweep_in_turn(self) -> list[tuple[int, Scan]]:

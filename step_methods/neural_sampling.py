@@ -310,9 +310,8 @@ class NeuralSampling(NetworkStep):
             "spikes": recorder.n_spikes,
             "rate": recorder.n_spikes / (self._n_neurons * periods),
             "network_energy": sum(energies),
-            "start_hash": self.start_hash,
-            "warning": self.count_draw(point, new_point),
         }
+        self.count_draw(point, new_point, stats)
         if self.record_spikes:
             stats["spike_raster"] = self._packed(recorder)
         return new_point, [stats]

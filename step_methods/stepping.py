@@ -209,10 +209,11 @@ class NetworkStep(ProgressColumns, ChosenVariables, BlockedStep):
         for sampler in self.samplers:
             sampler.reduced.check_start(point, names)
 
-    def count_draw(self, before: PointType, after: PointType) -> SamplerWarning | None:
-        """Count a draw, and return what there is to warn of."""
+    def count_draw(self, before: PointType, after: PointType, stats: dict[str, Any]) -> None:
+        """Count a draw, and add the statistics of the start to those of the draw."""
         self.n_draws += 1
-        return self._look(before, after) if self.n_draws == self.next_look else None
+        stats["start_hash"] = self.start_hash
+        stats["warning"] = self._look(before, after) if self.n_draws == self.next_look else None
 
     def _look(self, before: PointType, after: PointType) -> SamplerWarning | None:
         """Return a warning if no unit can change any more."""
