@@ -21,6 +21,7 @@ from step_methods.kernels.vectors.random import fill_integers
 from step_methods.network import sampler_of
 from step_methods.reading.blocks import Blocks, blocks_by_name, parse_blocks
 from step_methods.reading.layers import is_layer
+from step_methods.reduced import independent  # noqa: F401 - registers what is left of units without couplings
 from step_methods.reduced.reduced import ReducedNetwork
 from step_methods.sampler import Decisions, Numbers, Sampler, Scan
 from step_methods.stepping import NetworkStep, NetworkStepState, make_room
@@ -48,6 +49,10 @@ class BlockGibbs(NetworkStep):
     conditional given the others (Rue and Held [3]_, theorem 2.5), one coordinate at a time by default. The vector may
     have clamped coordinates, and depend on other variables. Other terms that depend on real units are refused; in a
     `GaussianRBM` sample the visible units with ``pm.NUTS`` then, and leave the hidden ones to this step.
+
+    A plain ``pm.Bernoulli``, of any shape, is a field without couplings, whose log-odds may depend on other variables:
+    given the evidence, all of its units are drawn together. It is left to PyMC's own steps unless you ask:
+    ``pm.sample(step=pmn.BlockGibbs([z]))``.
 
     It is chosen by a bare ``pm.sample()`` for `BernoulliRBM`, `GaussianRBM`, `HiddenUnits`, `BoltzmannMachine` and
     `Ising`; options then go through ``pm.sample(block_gibbs={"sweeps_per_draw": 10})``. ``pm.MvNormal`` is left to NUTS

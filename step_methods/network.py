@@ -25,14 +25,19 @@ from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any, ClassVar, Protocol
 
-from pytensor.graph.basic import Apply, Variable
+import pytensor.tensor as pt
+from pytensor import config
+from pytensor.graph.basic import Apply, Constant, Variable
 from pytensor.graph.op import Op
-from pytensor.tensor.random.basic import MvNormalRV
+from pytensor.scalar import Sigmoid
+from pytensor.tensor.elemwise import Elemwise
+from pytensor.tensor.random.basic import BernoulliRV, MvNormalRV
 from scipy.sparse import csr_array
 
 __all__ = [
     "GaussianNetwork",
     "GaussianRestrictedNetwork",
+    "IndependentNetwork",
     "Network",
     "PairwiseNetwork",
     "RestrictedNetwork",
@@ -215,6 +220,29 @@ class GaussianNetwork:
         return {"mean": self.mean, "covariance": self.covariance}
 
 
+@dataclass(frozen=True, eq=False)
+class IndependentNetwork:
+    """A network of 0/1 units without couplings, each with odds of its own: PyMC's ``Bernoulli``.
+
+    Its energy is E(z) = −b·z.
+
+    Attributes
+    ----------
+    log_odds : TensorVariable
+        b = log p/(1−p), which broadcasts over the axes of the variable; infinite where p is 0 or 1.
+    """
+
+    log_odds: Variable
+    normalized: ClassVar[bool] = True
+    values: ClassVar[tuple[int, int]] = (0, 1)
+    has_hidden_layer: ClassVar[bool] = False
+
+    @property
+    def parameters(self) -> dict[str, Variable]:
+        """What is read of the network's values, by the names for errors: the log-odds."""
+        return {"log-odds": self.log_odds}
+
+
 @singledispatch
 def network_of(op: Op, node: Apply) -> Network | None:
     """Return the network that a random variable is the visible layer of, None if it is of none.
@@ -234,6 +262,19 @@ def _mv_normal_network(op: MvNormalRV, node: Apply) -> GaussianNetwork:
     # PyMC turns tau and chol into the covariance when the variable is declared.
     mean, covariance = op.dist_params(node)
     return GaussianNetwork(mean, covariance)
+
+
+@network_of.register(BernoulliRV)
+def _bernoulli_network(op: BernoulliRV, node: Apply) -> IndependentNetwork:
+    (p,) = op.dist_params(node)
+    if p.owner is not None and isinstance(p.owner.op, Elemwise) and isinstance(p.owner.op.scalar_op, Sigmoid):
+        # Far from 0 the probability rounds to 0 or 1, and the log-odds, with which it was declared, do not. PyTensor
+        # sees that, too, unless it has computed the probability beforehand.
+        (log_odds,) = p.owner.inputs
+        if not isinstance(log_odds, Constant):
+            return IndependentNetwork(log_odds.astype(config.floatX))
+    p = p.astype(config.floatX)
+    return IndependentNetwork(pt.log(p) - pt.log1p(-p))
 
 
 @singledispatch

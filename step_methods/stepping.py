@@ -283,7 +283,8 @@ def _hash_of(point: Mapping[str, np.ndarray], names: Sequence[str]) -> int:
 
 
 def _joins_networks(readers: Sequence[NetworkReader]) -> bool:
-    """Whether a term depends on two of the networks; raise if it depends on both layers of one."""
+    """Whether networks depend on each other, or a term on two of them; raise if one depends on both layers of one."""
+    layers = {layer.free_rv for reader in readers for layer in reader.free_layers.values()}
     seen: set[Variable] = set()
     joined = False
     for reader in readers:
@@ -297,6 +298,6 @@ def _joins_networks(readers: Sequence[NetworkReader]) -> bool:
                     "(in pm.sample: block_gibbs={'blocked': False})"
                 )
             own |= set(terms)
-        joined = joined or bool(seen & own)
+        joined = joined or bool((seen | layers) & own)
         seen |= own
     return joined

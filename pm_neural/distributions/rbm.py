@@ -302,13 +302,20 @@ class HiddenUnits(BinaryUnits):
 
 
 def _network_of_visible(v) -> RestrictedNetwork | GaussianRestrictedNetwork:
-    found = network_node(v) if isinstance(v, TensorVariable) else None
-    if found is None or not isinstance(found[1], RestrictedNetwork | GaussianRestrictedNetwork):
+    network = _machine_of(v) if isinstance(v, TensorVariable) else None
+    if network is None:
         raise TypeError(
             "v must be a variable of the visible units of a network, such as pmn.BernoulliRBM, got "
             f"{v if isinstance(v, TensorVariable) else type(v).__name__}"
         )
-    return found[1]
+    return network
+
+
+def _machine_of(v: Variable) -> RestrictedNetwork | GaussianRestrictedNetwork | None:
+    """Return the restricted network that a variable is the visible layer of."""
+    found = network_node(v)
+    network = None if found is None else found[1]
+    return network if isinstance(network, RestrictedNetwork | GaussianRestrictedNetwork) else None
 
 
 def _couplings_to_hidden(network: RestrictedNetwork | GaussianRestrictedNetwork) -> Variable:
@@ -329,14 +336,14 @@ def _hidden_units_logprob(op, values, rng, size, v, W, b, **kwargs):
 @hidden_layer_of.register(HiddenUnitsRV)
 def _hidden_units_layer(op, node):
     v, _, _ = op.dist_params(node)
-    return v if network_node(v) is not None else None
+    return None if _machine_of(v) is None else v
 
 
 @network_of.register(HiddenUnitsRV)
 def _hidden_units_network(op, node):
     """Return a network without couplings where ``pm.do`` has put data in the place of the visible units."""
     v, W, b = op.dist_params(node)
-    if network_node(v) is not None:
+    if _machine_of(v) is not None:
         return None
     n_hidden = b.type.shape[-1]
     if n_hidden is None:

@@ -23,7 +23,7 @@ from step_methods.kernels.pairwise.network import (
     update_blocks_forced,
 )
 from step_methods.kernels.pairwise.sparse import color_units
-from step_methods.network import PairwiseNetwork, sampler_of
+from step_methods.network import sampler_of
 from step_methods.reading.blocks import check_independent, numbers_of_blocks, places_of
 from step_methods.reduced.pairwise import ReducedField, ReducedPairwise
 from step_methods.sampler import Decisions, Numbers, Scan, Units
@@ -79,10 +79,8 @@ class PairwiseSampler(BlockSampler[ReducedPairwise]):
         self._in_random_order = in_random_order
         self._parts: list[tuple[ReducedField, _Layout]] = []
         if self._blocks is not None:
-            network = reduced.reader.network
-            assert isinstance(network, PairwiseNetwork)
             _, free = reduced.reader.visible.read()
-            check_independent(self._blocks, network.couplings, free.shape, reduced.name)
+            check_independent(self._blocks, reduced.couplings, free.shape, reduced.name)
 
     @property
     def n_blocks(self) -> int:

@@ -15,7 +15,14 @@ from pytensor.graph.replace import graph_replace
 from pytensor.graph.traversal import ancestors
 from pytensor.tensor.random.basic import BernoulliRV
 
-from step_methods.network import GaussianNetwork, Network, hidden_layer_of, is_binary_energy_op, network_of
+from step_methods.network import (
+    GaussianNetwork,
+    IndependentNetwork,
+    Network,
+    hidden_layer_of,
+    is_binary_energy_op,
+    network_of,
+)
 from step_methods.reading.graphs import evaluate
 from step_methods.reading.masks import joined_node, masked_rows, own_node, parts_of
 
@@ -73,10 +80,11 @@ def network_node(variable: Variable) -> tuple[Apply, Network] | None:
 
 
 def is_layer(rv: Variable) -> bool:
-    """Whether a random variable is the visible or the hidden layer of a network with two-valued units."""
+    """Whether a random variable is the visible or the hidden layer of a network whose units are coupled."""
     node = own_node(rv)
     return node is not None and (
-        not isinstance(known_network(node), GaussianNetwork | None) or visible_layer(node) is not None
+        not isinstance(known_network(node), GaussianNetwork | IndependentNetwork | None)
+        or visible_layer(node) is not None
     )
 
 

@@ -13,7 +13,7 @@ from pytensor.compile.sharedvalue import SharedVariable
 from pytensor.graph.basic import Variable
 from pytensor.graph.traversal import ancestors
 
-from step_methods.network import Network
+from step_methods.network import IndependentNetwork, Network
 from step_methods.reading.graphs import evaluate, random_inputs
 
 __all__ = ["ParameterReader", "unnormalized_message"]
@@ -54,6 +54,7 @@ class ParameterReader:
         self.name = name
         parameters = list(network.parameters.values())
         self._names = list(network.parameters)
+        self._may_be_infinite = isinstance(network, IndependentNetwork)
         if random := random_inputs(parameters):
             if not network.normalized:
                 raise ValueError(unnormalized_message(name, random))
@@ -81,13 +82,15 @@ class ParameterReader:
         Raises
         ------
         ValueError
-            If a value is not finite.
+            If a value is not finite; log-odds may be infinite, but not NaN.
         """
         if self._function is None:
             values = evaluate(self._parameters)
         else:
             values = self._function(*[point[name] for name in self.inputs])
         for value, what in zip(values, self._names, strict=True):
+            if self._may_be_infinite and not np.isnan(value).any():
+                continue
             if not np.isfinite(value).all():
                 raise ValueError(f"the {what} of {self.name!r} must be finite, got NaN or infinity")
         return tuple(values)

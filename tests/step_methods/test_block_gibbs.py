@@ -400,9 +400,9 @@ def test_a_variable_that_is_not_in_the_model(parameters):
 
 def test_a_variable_that_is_no_layer(parameters):
     with model_with(parameters):
-        coin = pm.Bernoulli("coin", 0.5)
-        with pytest.raises(ValueError, match="'coin' is not a layer of a network"):
-            pmn.BlockGibbs([coin])
+        die = pm.Categorical("die", np.full(6, 1 / 6))
+        with pytest.raises(ValueError, match="'die' is not a layer of a network"):
+            pmn.BlockGibbs([die])
 
 
 def test_something_that_is_no_variable(parameters):
