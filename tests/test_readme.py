@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/getting_started.md", "docs/exactness.md", "docs/extending.md", "docs/kernels.md")
+PAGES = (
+    "README.md",
+    "docs/getting_started.md",
+    "docs/modellers.md",
+    "docs/exactness.md",
+    "docs/extending.md",
+    "docs/kernels.md",
+)
 
 
 @pytest.mark.slow

@@ -35,6 +35,8 @@ class ReducedIndependent(ReducedPairwise):
         self, network: IndependentNetwork, reader: NetworkReader, updated: set[str], evidence: Mapping[str, Evidence]
     ):
         values, _ = reader.visible.read()
+        if not values.size:
+            raise ValueError(f"{reader.name!r} has the shape {values.shape}: there is no unit in it to sample")
         self._shape = values.shape
         couplings = csr_array((values.size, values.size), dtype=config.floatX)
         field = PairwiseNetwork(couplings, network.log_odds, network.log_odds, network.values, values.ndim, True)

@@ -161,3 +161,16 @@ def test_a_machine_whose_visible_units_are_replaced_by_coins():
     replaced = pm.do(model, {"v": np.array([1, 0, 1])})
     with replaced:
         assert check_conditionals(pmn.BlockGibbs(["h"]), random_seed=1).passed
+
+
+def test_a_variable_without_units():
+    with pm.Model(), pytest.raises(ValueError, match="'z' has the shape \\(0,\\): there is no unit in it to sample"):
+        pmn.BlockGibbs([pm.Bernoulli("z", 0.3, shape=0)])
+
+
+def test_a_likelihood_of_the_sum_is_refused():
+    with pm.Model():
+        z = pm.Bernoulli("z", 0.3, shape=3)
+        pm.Normal("y", z.sum(), 1, observed=1.0)
+        with pytest.raises(ValueError, match="'y' of the model may depend on several units at once"):
+            pmn.BlockGibbs([z])
