@@ -224,15 +224,15 @@ class GaussianNetwork:
 class IndependentNetwork:
     """A network of 0/1 units without couplings, each with odds of its own: PyMC's ``Bernoulli``.
 
-    Its energy is E(z) = −b·z.
+    Its energy is E(z) = −b·z, with b = log p/(1−p), which is infinite where p is 0 or 1.
 
     Attributes
     ----------
-    log_odds : TensorVariable
-        b = log p/(1−p), which broadcasts over the axes of the variable; infinite where p is 0 or 1.
+    probability : TensorVariable
+        p, which broadcasts over the axes of the variable.
     """
 
-    log_odds: Variable
+    probability: Variable
     normalized: ClassVar[bool] = True
     values: ClassVar[tuple[int, int]] = (0, 1)
     has_hidden_layer: ClassVar[bool] = False
@@ -240,7 +240,18 @@ class IndependentNetwork:
     @property
     def parameters(self) -> dict[str, Variable]:
         """What is read of the network's values, by the names for errors: the log-odds."""
-        return {"log-odds": self.log_odds}
+        return {"log-odds": _log_odds(self.probability)}
+
+
+def _log_odds(p: Variable) -> Variable:
+    if p.owner is not None and isinstance(p.owner.op, Elemwise) and isinstance(p.owner.op.scalar_op, Sigmoid):
+        # Far from 0 the probability rounds to 0 or 1, and the log-odds, with which it was declared, do not. PyTensor
+        # sees that, too, unless it has computed the probability beforehand.
+        (log_odds,) = p.owner.inputs
+        if not isinstance(log_odds, Constant):
+            return log_odds.astype(config.floatX)
+    p = p.astype(config.floatX)
+    return pt.log(p) - pt.log1p(-p)
 
 
 @singledispatch
@@ -267,14 +278,7 @@ def _mv_normal_network(op: MvNormalRV, node: Apply) -> GaussianNetwork:
 @network_of.register(BernoulliRV)
 def _bernoulli_network(op: BernoulliRV, node: Apply) -> IndependentNetwork:
     (p,) = op.dist_params(node)
-    if p.owner is not None and isinstance(p.owner.op, Elemwise) and isinstance(p.owner.op.scalar_op, Sigmoid):
-        # Far from 0 the probability rounds to 0 or 1, and the log-odds, with which it was declared, do not. PyTensor
-        # sees that, too, unless it has computed the probability beforehand.
-        (log_odds,) = p.owner.inputs
-        if not isinstance(log_odds, Constant):
-            return IndependentNetwork(log_odds.astype(config.floatX))
-    p = p.astype(config.floatX)
-    return IndependentNetwork(pt.log(p) - pt.log1p(-p))
+    return IndependentNetwork(p)
 
 
 @singledispatch

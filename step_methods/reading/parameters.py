@@ -52,8 +52,8 @@ class ParameterReader:
         compile_kwargs: Mapping[str, Any] | None,
     ):
         self.name = name
-        parameters = list(network.parameters.values())
-        self._names = list(network.parameters)
+        by_name = network.parameters
+        parameters, self._names = list(by_name.values()), list(by_name)
         self._may_be_infinite = isinstance(network, IndependentNetwork)
         if random := random_inputs(parameters):
             if not network.normalized:
@@ -89,9 +89,7 @@ class ParameterReader:
         else:
             values = self._function(*[point[name] for name in self.inputs])
         for value, what in zip(values, self._names, strict=True):
-            if self._may_be_infinite and not np.isnan(value).any():
-                continue
-            if not np.isfinite(value).all():
+            if np.isnan(value).any() if self._may_be_infinite else not np.isfinite(value).all():
                 raise ValueError(f"the {what} of {self.name!r} must be finite, got NaN or infinity")
         return tuple(values)
 

@@ -8,7 +8,7 @@ import numpy as np
 from pytensor import config
 from scipy.sparse import csr_array
 
-from step_methods.network import IndependentNetwork, PairwiseNetwork, reduced_of
+from step_methods.network import IndependentNetwork, reduced_of
 from step_methods.reading.evidence import Evidence
 from step_methods.reading.readers import NetworkReader
 from step_methods.reduced.pairwise import ReducedPairwise
@@ -20,27 +20,19 @@ __all__ = ["ReducedIndependent"]
 def _reduced(
     network: IndependentNetwork, reader: NetworkReader, updated: set[str], evidence: Mapping[str, Evidence]
 ) -> ReducedIndependent:
-    return ReducedIndependent(network, reader, updated, evidence)
+    return ReducedIndependent(reader, updated, evidence)
 
 
 class ReducedIndependent(ReducedPairwise):
-    """Units without couplings as one field of a pairwise network; see `ReducedNetwork` for the other parameters.
+    """Units without couplings as one field of a pairwise network; see `ReducedNetwork` for the parameters."""
 
-    Parameters
-    ----------
-    network : IndependentNetwork
-    """
-
-    def __init__(
-        self, network: IndependentNetwork, reader: NetworkReader, updated: set[str], evidence: Mapping[str, Evidence]
-    ):
+    def __init__(self, reader: NetworkReader, updated: set[str], evidence: Mapping[str, Evidence]):
         values, _ = reader.visible.read()
         if not values.size:
             raise ValueError(f"{reader.name!r} has the shape {values.shape}: there is no unit in it to sample")
         self._shape = values.shape
         couplings = csr_array((values.size, values.size), dtype=config.floatX)
-        field = PairwiseNetwork(couplings, network.log_odds, network.log_odds, network.values, values.ndim, True)
-        super().__init__(field, reader, updated, evidence)
+        super().__init__(couplings, IndependentNetwork.values, values.ndim, reader, updated, evidence)
 
     def reduce(self, logits: Mapping[str, np.ndarray], *, parameters_are_new: bool) -> None:
         (field,) = self.fields

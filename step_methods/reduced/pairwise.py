@@ -54,7 +54,7 @@ class ReducedField:
 def _reduced(
     network: PairwiseNetwork, reader: NetworkReader, updated: set[str], evidence: Mapping[str, Evidence]
 ) -> ReducedPairwise:
-    return ReducedPairwise(network, reader, updated, evidence)
+    return ReducedPairwise(network.couplings, network.values, network.ndim, reader, updated, evidence)
 
 
 class ReducedPairwise(ReducedNetwork):
@@ -64,7 +64,12 @@ class ReducedPairwise(ReducedNetwork):
 
     Parameters
     ----------
-    network : PairwiseNetwork
+    couplings : csr_array, shape (n_units, n_units)
+        Between units of the values that they have.
+    values : tuple of int
+        The lower and the upper value of a unit.
+    ndim : int
+        Number of axes of one field.
 
     Attributes
     ----------
@@ -78,16 +83,22 @@ class ReducedPairwise(ReducedNetwork):
     """
 
     def __init__(
-        self, network: PairwiseNetwork, reader: NetworkReader, updated: set[str], evidence: Mapping[str, Evidence]
+        self,
+        couplings: csr_array,
+        values: tuple[int, int],
+        ndim: int,
+        reader: NetworkReader,
+        updated: set[str],
+        evidence: Mapping[str, Evidence],
     ):
         super().__init__(reader, updated, evidence)
         self.variable = reader.visible.value_name or ""
-        self._ndim = network.ndim
+        self._ndim = ndim
         self._batch: tuple[int, ...] = ()
-        self._low = network.values[0]
+        self._low = values[0]
         self._are_spins = self._low == -1
-        self._row_sums = np.asarray(network.couplings.sum(axis=1)).ravel()
-        self.couplings = csr_array(4 * network.couplings if self._are_spins else network.couplings)
+        self._row_sums = np.asarray(couplings.sum(axis=1)).ravel()
+        self.couplings = csr_array(4 * couplings if self._are_spins else couplings)
         self.n_field_units = self._row_sums.size
         self.fields: list[ReducedField] = []
 

@@ -153,7 +153,14 @@ def test_a_subclass_with_another_law_is_not_taken():
         pmn.BlockGibbs([Other("z", 0.5)])
 
 
-def test_a_machine_whose_visible_units_are_replaced_by_coins():
+def test_coins_have_no_hidden_units():
+    with pm.Model():
+        coins = pm.Bernoulli("coins", 0.5, shape=3)
+        with pytest.raises(TypeError, match="v must be a variable of the visible units of a network"):
+            pmn.HiddenUnits("h", coins)
+
+
+def test_a_machine_whose_visible_units_are_replaced_by_data():
     """Its hidden units are those of a machine no more, but a field with random biases."""
     with pm.Model() as model:
         v = pmn.BernoulliRBM("v", np.ones((3, 2)), np.zeros(3), np.zeros(2))
